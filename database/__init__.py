@@ -1,0 +1,1 @@
+"""Documents, every MongoDB call, and the embedded server."""

@@ -1,0 +1,306 @@
+"""Connections to MongoDB: which server, with which guarantees, and what to say when it is gone.
+
+Writes are acknowledged by a majority and journalled, so what was reported as written survives a
+kill of anything. A password never appears in a message: every address passes through `redact`.
+"""
+
+import contextlib
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import unquote
+
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    CursorNotFound,
+    OperationFailure,
+    PyMongoError,
+)
+
+from hullscreen.database.embedded_server import ServerHandle, acquire
+from hullscreen.potentials.errors import DatabaseError, InputError
+
+URI_VARIABLE = "HULLSCREEN_DB_URI"
+APPLICATION_NAME = "hullscreen"
+# The server's codes (MongoDB manual, "Error codes"); 8000 is Atlas' for a failed login.
+REFUSED_CODES = {13, 18, 8000}
+DISK_FULL_CODES = {14031}
+LONGEST_PAUSE_S = 2.0
+
+Document = dict[str, Any]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open database; made by `open_database`, which also closes it."""
+
+    database: Database[Document]
+    uri: str = field(repr=False)
+    name: str
+    embedded: bool
+    server: ServerHandle | None = field(default=None, repr=False)
+
+
+@contextlib.contextmanager
+def open_database(
+    project_directory: Path,
+    *,
+    uri: str = "",
+    uri_file: Path | None = None,
+    name: str = "hullscreen",
+    timeout_s: float = 20.0,
+) -> Iterator[Connection]:
+    """Database of a project: on the user's server, or on the embedded one while this is open.
+
+    Parameters
+    ----------
+    project_directory
+        Where the embedded server keeps its data, and what a relative ``uri_file`` is relative to.
+    uri, uri_file
+        As in `resolve`.
+    name
+        Name of the database.
+    timeout_s
+        Longest wait in seconds for a server to be found, here and in every later operation.
+
+    Raises
+    ------
+    DatabaseError
+        The server cannot be started or reached, or refuses the login.
+    InputError
+        The URI or its file is not acceptable.
+
+    Examples
+    --------
+    >>> with open_database(Path("cu-pd")) as connection:
+    ...     connection.database["structures"].find_one()
+    """
+    address = resolve(project_directory, uri, uri_file)
+    with contextlib.ExitStack() as stack:
+        server = None
+        if address is None:
+            server = stack.enter_context(acquire(project_directory))
+            address = server.uri
+        database = connect(address, name, timeout_s=timeout_s)
+        stack.callback(database.client.close)
+        yield Connection(database, address, name, embedded=server is not None, server=server)
+
+
+def resolve(
+    project_directory: Path, uri: str | None = None, uri_file: Path | None = None
+) -> str | None:
+    """URI of the server to use, from the first source that names one; None for the embedded server.
+
+    Parameters
+    ----------
+    project_directory
+        What a relative ``uri_file`` is relative to.
+    uri
+        URI as given; empty or None for none.
+    uri_file
+        File that holds the URI on its first line and that nobody but its owner may read.
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty, or readable by others.
+
+    Notes
+    -----
+    After both, the environment variable ``HULLSCREEN_DB_URI`` counts.
+    """
+    if uri:
+        return uri
+    if uri_file is not None:
+        return _read_uri(project_directory / uri_file)
+    return os.environ.get(URI_VARIABLE) or None
+
+
+def _read_uri(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+            line = stream.readline().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(
+            f"the file with the MongoDB URI, {path}, cannot be read: {reason}"
+        ) from error
+    if mode & 0o077:
+        raise InputError(
+            f"{path} holds a MongoDB URI and its mode is {mode:04o}, so others may read the "
+            f"password: run `chmod 600 {path}`"
+        )
+    if not line:
+        raise InputError(f"{path} should hold a MongoDB URI on its first line, which is empty")
+    return line
+
+
+def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Database[Document]:
+    """Database on a server that was reached and accepted the login; close its ``client`` after use.
+
+    Parameters
+    ----------
+    uri
+        Address of the server; its options for write concern are overruled.
+    database_name
+        Name of the database.
+    timeout_s
+        Longest wait in seconds for a usable server, here and in every later operation.
+
+    Raises
+    ------
+    DatabaseError
+        No server answers, or it refuses the login.
+    InputError
+        The URI is malformed.
+
+    Notes
+    -----
+    Dates are read as UTC with their time zone. pymongo repeats a read that failed once; it repeats
+    a write only on replica sets, so on a single server use `reconnecting`.
+    """
+    milliseconds = max(int(timeout_s * 1000), 1)
+    try:
+        client: MongoClient[Document] = MongoClient(
+            uri,
+            w="majority",
+            journal=True,
+            retryReads=True,
+            retryWrites=True,
+            appname=APPLICATION_NAME,
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+        )
+    except (ConfigurationError, ValueError, TypeError) as error:
+        # ConfigurationError includes InvalidURI. Their texts quote parts of the address, perhaps of
+        # the password, so neither the text nor the chain is shown.
+        problem = type(error).__name__
+        raise InputError(
+            f"{redact(uri)} is no usable MongoDB URI ({problem}): expected "
+            "mongodb://user:password@host:port/?option=value, special characters percent-encoded"
+        ) from None
+    codec: CodecOptions[Document] = CodecOptions(
+        tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
+    )
+    try:
+        database = client.get_database(database_name, codec_options=codec)
+        # Unlike a ping, this needs a login where the server asks for one.
+        database.command("listCollections", nameOnly=True, authorizedCollections=True)
+    except PyMongoError as error:
+        client.close()
+        raise explain(error, uri) from error
+    except BaseException:
+        client.close()
+        raise
+    return database
+
+
+def reconnecting(
+    connection: Connection, operation: Callable[[], Result], *, patience_s: float = 60.0
+) -> Result:
+    """Result of an operation that is repeated while the server is away.
+
+    Parameters
+    ----------
+    connection
+        Open connection; its embedded server is brought back where it was killed.
+    operation
+        Complete operation, such as a query *with* the reading of its cursor. It must be idempotent:
+        a write whose answer was lost is repeated.
+    patience_s
+        Seconds after the first failure until the server is given up.
+
+    Raises
+    ------
+    DatabaseError
+        The server did not come back in time, cannot be started, or its disk is full.
+
+    Examples
+    --------
+    >>> reconnecting(connection, lambda: batches.replace_one({"_id": key}, batch, upsert=True))
+    """
+    deadline: float | None = None
+    pause_s = 0.05
+    while True:
+        try:
+            return operation()
+        except (ConnectionFailure, CursorNotFound) as error:
+            now = time.monotonic()
+            deadline = now + patience_s if deadline is None else deadline
+            if now + pause_s > deadline:
+                raise explain(error, connection.uri) from error
+            if connection.server is not None:
+                connection.server.ensure_running(timeout_s=max(deadline - now, 1.0))
+        except OperationFailure as error:
+            _raise_if_known(error, connection.uri)
+        time.sleep(pause_s)
+        pause_s = min(2.0 * pause_s, LONGEST_PAUSE_S)
+
+
+def _raise_if_known(error: OperationFailure, uri: str) -> NoReturn:
+    """Raise a sentence for a failure that a user can act on, and any other one as it is."""
+    if error.code in REFUSED_CODES | DISK_FULL_CODES:
+        raise explain(error, uri) from error
+    raise error
+
+
+def explain(error: PyMongoError, uri: str) -> DatabaseError:
+    """One sentence for a failure of the server, with its host and without its password."""
+    host = host_of(uri)
+    code = error.code if isinstance(error, OperationFailure) else None
+    if code in REFUSED_CODES:
+        return DatabaseError(
+            f"The MongoDB server at {host} refused the login, or its user may not use this "
+            "database: check user, password and authSource in the URI"
+        )
+    if code in DISK_FULL_CODES:
+        return DatabaseError(
+            f"The disk of the MongoDB server at {host} is full: free space, run again"
+        )
+    if isinstance(error, ConnectionFailure | CursorNotFound):
+        return DatabaseError(
+            f"No MongoDB server answers at {host}: check that it runs and can be reached from here"
+        )
+    return DatabaseError(f"The MongoDB server at {host} refused an operation: {redact(str(error))}")
+
+
+def host_of(uri: str) -> str:
+    """Hosts of a URI as a person would write them, with nothing of the login.
+
+    Examples
+    --------
+    >>> host_of("mongodb://ann:secret@db.example.org:27017/?tls=true")
+    'db.example.org:27017'
+    """
+    return unquote(re.split(r"[/?]", redact(uri).partition("://")[2].rpartition("@")[2])[0])
+
+
+def redact(text: str) -> str:
+    """Text with the logins and secret options of all MongoDB URIs in it replaced by ``***``.
+
+    Examples
+    --------
+    >>> redact("mongodb://ann:secret@db.example.org/?tls=true")
+    'mongodb://***@db.example.org/?tls=true'
+    """
+    # Up to the last @ before a blank or quote: malformed URIs have unescaped @ or / in passwords.
+    without_login = re.sub(r"""(mongodb(?:\+srv)?://)[^\s"'<>]*@""", r"\1***@", text)
+    return re.sub(
+        r"""([?&;](?:[A-Za-z]*password|[A-Za-z]*token|authMechanismProperties)=)[^&;\s"'<>]+""",
+        r"\1***",
+        without_login,
+        flags=re.IGNORECASE,
+    )

@@ -1,0 +1,1 @@
+"""DFT engines behind one Protocol: any ASE calculator and Quantum ESPRESSO."""

@@ -1,0 +1,1 @@
+"""The `hullscreen` command, its settings and its start scripts."""

@@ -1,0 +1,260 @@
+"""The ``hullscreen`` command: a table of commands, each imported only when it is called.
+
+Exit codes: 0 done, 2 wrong input, 3 a potential failed, 4 DFT failed, 5 no database,
+6 the campaign cannot go on, 7 a file or disk, 130 interrupted (:data:`EXIT_CODES`).
+"""
+
+import difflib
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from hullscreen.potentials.errors import HullscreenError
+
+EXIT_FILE_SYSTEM = 7
+EXIT_BROKEN_PIPE = 1
+EXIT_INTERRUPTED = 130
+EXIT_DATABASE = 5
+
+EXIT_CODES = {
+    0: "done",
+    2: "what was typed, or a file that was read, is wrong",
+    3: "a potential could not be fitted or used",
+    4: "a DFT engine is missing or failed",
+    EXIT_DATABASE: "the database cannot be started or reached",
+    6: "the campaign cannot go on as asked",
+    EXIT_FILE_SYSTEM: "a file cannot be read or written (permissions, full disk)",
+    EXIT_INTERRUPTED: "interrupted; the same command continues",
+}
+
+# What the operating system refused, in the words of somebody who wants to go on.
+FILE_PROBLEMS = {
+    errno.ENOSPC: "no space is left on the disk that holds {path}: make room, then run again",
+    errno.EDQUOT: "the disk quota is used up where {path} lies: make room, then run again",
+    errno.EFBIG: "{path} would exceed the limit on file sizes: raise it with `ulimit -f`",
+    errno.EROFS: "{path} lies on a read-only file system: choose another directory",
+    errno.EACCES: "no permission for {path}: change its permissions or choose another directory",
+    errno.EPERM: "the system does not permit this for {path}: choose another directory",
+    errno.ENOENT: "{path} does not exist: check the path",
+    errno.ENOTDIR: "{path} is no directory: check the path",
+    errno.EISDIR: "{path} is a directory where a file is expected: check the path",
+    errno.EEXIST: "{path} exists already: choose another name",
+    errno.EMFILE: "too many files are open: raise the limit with `ulimit -n`",
+}
+
+INTERRUPTED = "interrupted; what is done is kept, and running the same command again continues"
+SERVER_GONE = (
+    "the MongoDB server cannot be used ({reason}); check `hullscreen db status` or the URI in "
+    "[database], then run again"
+)
+
+EPILOG = """
+\b
+Example: the stable alloys of copper and palladium
+  hullscreen init cu-pd --elements Cu Pd
+  hullscreen run cu-pd
+  hullscreen hull cu-pd --picture
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command: the module that holds its click object ``command``, and a line of help."""
+
+    module: str
+    summary: str
+    hidden: bool = False
+
+
+SECTIONS: dict[str, dict[str, Entry]] = {
+    "Campaigns (from element names to a hull)": {
+        "init": Entry("init", "Make a campaign directory with a commented hullscreen.toml."),
+        "run": Entry("run", "Run a campaign here, to its hull; run again, it continues."),
+        "submit": Entry("submit", "Put a campaign into the LaunchPad, for workers elsewhere."),
+        "status": Entry("status", "Show how far a campaign is, and what failed and why."),
+        "worker": Entry("worker", "Work on a campaign's Fireworks.", hidden=True),
+    },
+    "Results": {
+        "hull": Entry("hull", "Show the stable alloys: a table, JSON or a picture."),
+        "query": Entry("query", "List structures by composition, energy or stability."),
+        "export": Entry("export", "Write structures as CIF, POSCAR, extxyz or pymatgen entries."),
+        "report": Entry("report", "Show what each stage kept and dropped, and what it cost."),
+        "brute-force": Entry("brute_force", "Relax the whole pool with DFT and compare the hulls."),
+    },
+    "Single stages, on files": {
+        "prototypes": Entry("prototypes", "Write or count the prototypes of some elements."),
+        "fit": Entry("fit", "Fit a moment tensor potential to structures with energies."),
+        "errors": Entry("errors", "Compare a potential with structures whose energies are known."),
+        "evaluate": Entry("evaluate", "Energies, forces, stresses and grades of structures."),
+        "relax": Entry("relax", "Relax cells and positions with a potential."),
+        "select": Entry("select", "Choose the structures that would teach a potential most."),
+    },
+    "Server": {
+        "db": Entry("db", "Start, stop or show the campaign's own MongoDB server."),
+    },
+}
+
+COMMANDS: dict[str, Entry] = {
+    name: entry for section in SECTIONS.values() for name, entry in section.items()
+}
+
+
+class CommandTable(click.Group):
+    """A click group whose commands are the rows of :data:`COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the help page."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; None for an unknown name."""
+        del ctx
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module = importlib.import_module(f"hullscreen.launch.commands.{entry.module}")
+        command = module.command
+        assert isinstance(command, click.Command)  # noqa: S101  a promise of the modules
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that ``args`` start with; an unknown name brings the nearest one."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            advice = f"did you mean `{near[0]}`?" if near else "`hullscreen --help` lists them"
+            raise click.UsageError(f"there is no command {name!r}; {advice}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections of the help page from the table, importing no command."""
+        del ctx
+        for title, entries in SECTIONS.items():
+            rows = [(name, entry.summary) for name, entry in entries.items() if not entry.hidden]
+            with formatter.section(title):
+                formatter.write_dl(rows, col_max=14, col_spacing=2)
+
+
+def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        click.echo(f"hullscreen {version('hullscreen')}")
+    except PackageNotFoundError:
+        click.echo("hullscreen (not installed: run from its source tree)")
+    ctx.exit()
+
+
+@click.command(
+    cls=CommandTable,
+    epilog=EPILOG,
+    no_args_is_help=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def commands(ctx: click.Context) -> None:
+    """Find the stable alloys of two to four metals.
+
+    hullscreen generates crystal prototypes, relaxes them with a moment tensor potential that
+    learns while it relaxes, sends to DFT only what it must, and returns the convex hull. The
+    energies on the hull are DFT energies.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence for a file that cannot be read or written.
+
+    Parameters
+    ----------
+    error
+        What the system reported; its path is named when it carries one.
+    """
+    path = error.filename if error.filename is not None else os.curdir
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    sentence = FILE_PROBLEMS.get(error.errno or 0)
+    if sentence is not None:
+        return sentence.format(path=path)
+    reason = error.strerror or str(error)
+    return f"{reason}: {path}" if error.filename is not None else reason
+
+
+def _server_errors() -> tuple[type[Exception], ...]:
+    """Root of pymongo's errors, if it was imported: FireWorks calls the server by itself."""
+    root = getattr(sys.modules.get("pymongo.errors"), "PyMongoError", None)
+    return () if root is None else (root,)
+
+
+def _usage_sentence(error: click.ClickException) -> str:
+    sentence = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    if context is None or context.parent is None:
+        return sentence
+    return f"{sentence} (`{context.command_path} --help` shows how to call it)"
+
+
+def _let_go_of_stdout() -> None:
+    """Point a stdout that cannot be written to at nothing: the interpreter flushes it once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``hullscreen`` and return its exit code (:data:`EXIT_CODES`).
+
+    Parameters
+    ----------
+    arguments
+        The words after ``hullscreen``; by default those of this process.
+
+    Notes
+    -----
+    Errors that a user can act on become one sentence on stderr. Others keep their traceback.
+    A command's function may return an ``int`` to choose its exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = commands.main(words, prog_name="hullscreen", standalone_mode=False)
+        sys.stdout.flush()
+    except HullscreenError as error:
+        sentence, exit_code = str(error), error.exit_code
+    except click.ClickException as error:
+        sentence, exit_code = _usage_sentence(error), 2
+    except (KeyboardInterrupt, click.Abort):
+        sentence, exit_code = INTERRUPTED, EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _let_go_of_stdout()
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        _let_go_of_stdout()
+        sentence, exit_code = describe_os_error(error), EXIT_FILE_SYSTEM
+    except _server_errors() as error:
+        reason = " ".join(str(error).split())[:200]
+        sentence, exit_code = SERVER_GONE.format(reason=reason), EXIT_DATABASE
+    else:
+        return result if isinstance(result, int) else 0
+    print(f"hullscreen: {sentence}", file=sys.stderr)  # noqa: T201  the last word goes to stderr
+    return exit_code

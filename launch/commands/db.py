@@ -1,0 +1,99 @@
+"""``hullscreen db``: the campaign's MongoDB server, which otherwise comes and goes by itself."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from hullscreen.launch.options import directory_argument, json_option
+
+
+@click.group()
+def command() -> None:
+    """Start, stop or show the campaign's own MongoDB server.
+
+    Commands that need it start it, and it stops when nobody uses it any more; `start` keeps it
+    until `stop`, for lpad, rlaunch, or your own queries.
+    """
+
+
+@command.command()
+@directory_argument
+@json_option
+def start(directory: Path, as_json: bool) -> None:
+    """Start the server and keep it until `hullscreen db stop`."""
+    from hullscreen.database.embedded_server import keep_running
+
+    if not _tell_other_server(directory, as_json=as_json):
+        keep_running(directory)
+        _show_status(directory, as_json=as_json)
+
+
+@command.command()
+@directory_argument
+@json_option
+@click.option(
+    "--force", is_flag=True, help="Stop it even while processes use it, such as hanging ones."
+)
+def stop(directory: Path, as_json: bool, force: bool) -> None:
+    """Stop the server, or let it stop as soon as nobody uses it."""
+    from hullscreen.database import embedded_server
+
+    if _tell_other_server(directory, as_json=as_json):
+        return
+    stopped = embedded_server.stop(directory, force=force)
+    if as_json or not stopped:
+        _show_status(directory, as_json=as_json)
+    else:
+        click.echo("the server is stopped")
+    if not stopped and not as_json:
+        click.echo("it stops when the last of them ends; `--force` stops it now")
+
+
+@command.command()
+@directory_argument
+@json_option
+def status(directory: Path, as_json: bool) -> None:
+    """Show whether the server runs, its address, its users and the size of its data."""
+    if not _tell_other_server(directory, as_json=as_json):
+        _show_status(directory, as_json=as_json)
+
+
+def _tell_other_server(directory: Path, *, as_json: bool) -> bool:
+    """Name the server that the campaign was given, if any; nothing is to be started then."""
+    from hullscreen.database.connection import host_of, redact, resolve
+    from hullscreen.launch.settings import load
+
+    settings = load(directory).database
+    uri_file = Path(settings.uri_file) if settings.uri_file else None
+    uri = resolve(directory, settings.uri, uri_file)
+    if uri is None:
+        return False
+    if as_json:
+        click.echo(json.dumps({"embedded": False, "uri": redact(uri)}))
+    else:
+        click.echo(
+            f"this campaign uses the MongoDB server at {host_of(uri)}, which hullscreen neither "
+            "starts nor stops"
+        )
+    return True
+
+
+def _show_status(directory: Path, *, as_json: bool) -> None:
+    from hullscreen.database import embedded_server
+
+    found = embedded_server.status(directory)
+    if as_json:
+        click.echo(json.dumps({"embedded": True} | dataclasses.asdict(found)))
+        return
+    if found.running:
+        stays = "until `hullscreen db stop`" if found.kept else "while it is used"
+        click.echo(f"MongoDB {found.version} runs {stays} (process {found.mongod_pid})")
+        click.echo(f"  address  {found.uri}")
+        click.echo(f"  users    {found.clients} process{'es' if found.clients != 1 else ''}")
+    else:
+        click.echo("the server does not run; commands that need it start it")
+        if found.reason:
+            click.echo(f"  last     {found.reason}")
+    click.echo(f"  data     {found.data_bytes / 1e6:.0f} MB on disk")

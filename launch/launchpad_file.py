@@ -1,0 +1,55 @@
+"""Where a campaign's MongoDB is, and ``my_launchpad.yaml``, which tells FireWorks' own commands."""
+
+import json
+from pathlib import Path
+
+from hullscreen.database.connection import resolve
+from hullscreen.database.embedded_server import embedded_uri
+from hullscreen.launch.atomic_files import write_atomically
+from hullscreen.launch.settings_tree import Database
+
+FILE_NAME = "my_launchpad.yaml"
+FIRST_LINE = "# Written by hullscreen from hullscreen.toml; remove this line to keep your own."
+
+
+def given_uri(database: Database, directory: Path) -> str | None:
+    """Address that the user gave; None for the embedded server.
+
+    Raises
+    ------
+    InputError
+        The file named by ``uri_file`` is missing, empty, or readable by others.
+    """
+    uri_file = Path(database.uri_file).expanduser() if database.uri_file else None
+    return resolve(directory, database.uri, uri_file)
+
+
+def write_launchpad_file(directory: Path, database: Database) -> bool:
+    """Write ``my_launchpad.yaml`` unless the user has one of their own there.
+
+    Returns
+    -------
+    Whether the file is ours and now tells the address of ``database``.
+
+    Notes
+    -----
+    Only its owner may read it: the address may hold a password.
+    """
+    path = directory / FILE_NAME
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(FIRST_LINE):
+        return False
+    uri = given_uri(database, directory)
+    hint = (
+        ""
+        if uri
+        else "# The server runs during `hullscreen run` and after `hullscreen db start`.\n"
+    )
+    text = (
+        f"{FIRST_LINE}\n{hint}"
+        f"host: {json.dumps(uri or embedded_uri(directory))}\n"
+        f"name: {json.dumps(database.name)}\n"
+        "uri_mode: true\n"
+        "mongoclient_kwargs: {serverSelectionTimeoutMS: 10000}\n"
+    )
+    write_atomically(path, text, mode=0o600)
+    return True

@@ -1,0 +1,298 @@
+"""Every setting of a campaign: one frozen tree, a dataclass per table of ``hullscreen.toml``.
+
+A field's description holds its unit and meaning; the commented file that ``hullscreen init``
+writes and the table in the README come from it.
+"""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StrictStr, field_validator, model_validator
+from pydantic.dataclasses import dataclass
+
+from hullscreen.launch.elements import check_elements
+
+MAX_ATOMS = {2: 8, 3: 6, 4: 4}
+"""Atoms per cell of the derivative structures, by the number of elements."""
+
+Lattice = Literal["fcc", "bcc", "hcp", "dhcp", "9R", "sc"]
+
+KNOWN_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _setting(default: Any, description: str, **limits: Any) -> Any:
+    """A documented field; numbers, flags and strings are taken as they are, never converted."""
+    if isinstance(default, bool | int | float):
+        limits["strict"] = True
+    if isinstance(default, dict):
+        return Field(default_factory=dict, description=description, **limits)
+    return Field(default=default, description=description, **limits)
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class Campaign:
+    """What is searched."""
+
+    name: str = _setting(
+        "campaign",
+        "Name of the campaign in the database: letters, digits, '-', '_' and '.'.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+    )
+    elements: tuple[StrictStr, ...] = Field(
+        description="Two to four element symbols; the hull spans all their compositions.",
+    )
+    seed: int = _setting(
+        0,
+        "Seed of the random numbers that choose the first training structures and samples.",
+        ge=0,
+        lt=2**32,
+    )
+
+    @field_validator("elements")
+    @classmethod
+    def _known_elements(cls, elements: tuple[str, ...]) -> tuple[str, ...]:
+        return check_elements(elements)
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class Prototypes:
+    """Which crystal structures are tried."""
+
+    lattices: Annotated[tuple[Lattice, ...], Field(min_length=1)] = _setting(
+        ("fcc", "bcc", "hcp"),
+        "Parent lattices that are decorated: fcc, bcc, hcp, dhcp, 9R or sc.",
+    )
+    max_atoms: int = _setting(
+        MAX_ATOMS[2],
+        "Atoms per cell, at most, of the decorated lattices; a file without this key takes 8 for "
+        "two elements, 6 for three and 4 for four.",
+        ge=1,
+        le=24,
+    )
+    aflow: bool = _setting(
+        default=True, description="Whether the AFLOW prototypes are decorated as well."
+    )
+    aflow_max_atoms: int = _setting(
+        12, "Atoms per cell, at most, of the AFLOW prototypes.", ge=1, le=200
+    )
+
+    @field_validator("lattices")
+    @classmethod
+    def _different_lattices(cls, lattices: tuple[Lattice, ...]) -> tuple[Lattice, ...]:
+        if len(set(lattices)) < len(lattices):
+            raise ValueError("a lattice is named twice; name each lattice once")
+        return lattices
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class QuantumEspresso:
+    """Quantum ESPRESSO, used when ``engine = "quantum_espresso"``."""
+
+    command: str = _setting(
+        "pw.x", "Command that runs pw.x, such as 'mpirun -np 4 pw.x'.", min_length=1
+    )
+    pseudopotentials: str = _setting(
+        "/usr/share/espresso/pseudo", "Directory of the UPF files.", min_length=1
+    )
+    ecutwfc_ry: float = _setting(30.0, "Cutoff of the wave functions in Ry.", gt=0)
+    ecutrho_ry: float = _setting(240.0, "Cutoff of the charge density in Ry.", gt=0)
+    kspacing_per_angstrom: float = _setting(
+        0.045, "Spacing of k points in 1/Å, without the factor 2π.", gt=0
+    )
+    smearing: Literal["gaussian", "methfessel-paxton", "marzari-vanderbilt", "fermi-dirac"] = (
+        _setting("marzari-vanderbilt", "Smearing of the occupations.")
+    )
+    degauss_ry: float = _setting(0.02, "Width of the smearing in Ry.", gt=0)
+    spin_polarised: bool = _setting(
+        default=False, description="Whether calculations are spin polarised."
+    )
+    max_seconds: float = _setting(
+        3600.0, "Wall time in s after which a calculation stops and is continued.", gt=0
+    )
+
+    @model_validator(mode="after")
+    def _cutoffs_fit(self) -> "QuantumEspresso":
+        if self.ecutrho_ry < 4 * self.ecutwfc_ry:
+            raise ValueError(
+                f"ecutrho_ry is {self.ecutrho_ry:g} and ecutwfc_ry {self.ecutwfc_ry:g}; expected "
+                "ecutrho_ry at least four times ecutwfc_ry"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class DFT:
+    """The reference method: every energy on the final hull comes from it."""
+
+    engine: Literal["ase", "quantum_espresso"] = _setting(
+        "ase", "Program: 'ase' (any ASE calculator) or 'quantum_espresso'."
+    )
+    calculator: str = _setting(
+        "ase.calculators.emt:EMT",
+        "ASE calculator as 'module:Class'; EMT is quick, knows Al Ni Cu Pd Ag Pt Au and needs "
+        "nothing installed.",
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+    )
+    arguments: dict[str, Any] = _setting({}, "Keyword arguments of the ASE calculator.")
+    force_tolerance: float = _setting(
+        0.01, "Largest force in eV/Å at which a DFT relaxation ends.", gt=0, le=1
+    )
+    stress_tolerance_gpa: float = _setting(
+        0.1, "Largest stress in GPa at which a DFT relaxation ends.", gt=0, le=10
+    )
+    max_steps: int = _setting(200, "Steps of a DFT relaxation, at most.", ge=1)
+    quantum_espresso: QuantumEspresso = Field(default_factory=QuantumEspresso)
+
+    def engine_table(self) -> dict[str, Any]:
+        """What ``hullscreen.dft_adapters.engine.load_engine`` takes."""
+        if self.engine == "ase":
+            own = {"calculator": self.calculator, "arguments": dict(self.arguments)}
+        else:
+            own = dataclasses.asdict(self.quantum_espresso)
+        return {"engine": self.engine, **own}
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class Potential:
+    """The moment tensor potential of both screening stages."""
+
+    cutoff_angstrom: float = _setting(5.0, "Reach of the interactions in Å.", gt=0, le=15)
+    min_distance_angstrom: float = _setting(
+        0.0,
+        "Distance in Å below which the radial functions are not trusted; 0 takes it from the "
+        "elements.",
+        ge=0,
+    )
+    radial_basis_size: int = _setting(
+        8, "Chebyshev polynomials of each radial function.", ge=2, le=32
+    )
+    level_first: int = _setting(
+        8,
+        "Level of the small, fast potential of the first stage: even.",
+        ge=2,
+        le=28,
+        multiple_of=2,
+    )
+    level_second: int = _setting(
+        16, "Level of the larger potential of the second stage: even.", ge=2, le=28, multiple_of=2
+    )
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Potential":
+        if self.level_second < self.level_first:
+            raise ValueError(
+                f"level_second is {self.level_second} and level_first {self.level_first}; "
+                "expected level_second to be at least level_first"
+            )
+        if self.cutoff_angstrom <= self.min_distance_angstrom:
+            raise ValueError(
+                f"cutoff_angstrom is {self.cutoff_angstrom:g} and min_distance_angstrom "
+                f"{self.min_distance_angstrom:g}; expected the cutoff to be larger"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class Learning:
+    """When a relaxation asks for DFT, and how many structures a wave holds."""
+
+    select_grade: float = _setting(
+        2.0, "Extrapolation grade from which a structure is a candidate for training.", gt=1
+    )
+    break_grade: float = _setting(
+        10.0, "Extrapolation grade at which a relaxation stops and waits for more training.", gt=1
+    )
+    first_wave: int = _setting(100, "Structures relaxed with the first potential.", ge=1)
+    wave_growth: float = _setting(
+        4.0, "Factor by which each wave is larger than the one before.", ge=1
+    )
+    max_selected_per_wave: int = _setting(
+        60, "DFT calculations for training after one wave, at most.", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _grades_in_order(self) -> "Learning":
+        if self.break_grade <= self.select_grade:
+            raise ValueError(
+                f"break_grade is {self.break_grade:g} and select_grade {self.select_grade:g}; "
+                "expected break_grade to be larger"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class Screening:
+    """Which structures a stage passes on."""
+
+    sigma_multiple: float = _setting(
+        4.0,
+        "Structures within this many σ of the hull are kept; σ is the potential's measured energy "
+        "error.",
+        gt=0,
+    )
+    validation_structures: int = _setting(
+        40, "Relaxed structures outside the training set from which σ is measured.", ge=2
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class Relaxation:
+    """Relaxations with the potential, of cell and positions."""
+
+    force_tolerance: float = _setting(0.01, "Largest force in eV/Å at the end.", gt=0, le=1)
+    stress_tolerance_gpa: float = _setting(0.1, "Largest stress in GPa at the end.", gt=0, le=10)
+    max_steps: int = _setting(300, "Steps, at most.", ge=1)
+    batch_size: int = _setting(500, "Structures in one Firework.", ge=1, le=5000)
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class Database:
+    """The MongoDB server; without an address hullscreen starts one in this directory."""
+
+    uri: str = _setting(
+        "",
+        "Address, such as 'mongodb://user@host:27017/?tls=true'; empty: a server of its own.",
+        pattern=r"^($|mongodb(\+srv)?://.+)",
+    )
+    uri_file: str = _setting(
+        "",
+        "File whose first line is the address, for addresses with a password; relative to this "
+        "directory, and readable by its owner alone.",
+    )
+    name: str = _setting(
+        "hullscreen",
+        "Name of the database on the server; campaigns in one database share DFT results.",
+        pattern=r"^[A-Za-z0-9_-]{1,63}$",
+    )
+
+    @model_validator(mode="after")
+    def _one_address(self) -> "Database":
+        if self.uri and self.uri_file:
+            raise ValueError("uri and uri_file are both given; expected one of them")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class Launch:
+    """How the work is spread over this machine."""
+
+    workers: int = _setting(0, "Processes that `hullscreen run` starts; 0: one per core.", ge=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class Settings:
+    """All tables of ``hullscreen.toml``."""
+
+    campaign: Campaign
+    prototypes: Prototypes = Field(default_factory=Prototypes)
+    dft: DFT = Field(default_factory=DFT)
+    potential: Potential = Field(default_factory=Potential)
+    learning: Learning = Field(default_factory=Learning)
+    screening: Screening = Field(default_factory=Screening)
+    relaxation: Relaxation = Field(default_factory=Relaxation)
+    database: Database = Field(default_factory=Database)
+    launch: Launch = Field(default_factory=Launch)
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Plain nested dictionaries, as TOML would give them."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,304 @@
+"""Fitting all parameters of an MTP to energies, forces and stresses.
+
+The problem is separable: for given radial functions the best linear coefficients follow from one linear
+system. Levenberg-Marquardt steps move all parameters, and after each the linear ones are solved for anew,
+which straightens the curved valleys that stall descent methods. Normal equations are summed over cells, so
+that memory does not grow with the training set. The loss is that of MLIP: the mean over cells of
+w_E ΔE²/N + w_F Σ|ΔF|² + w_S |ΔPlusStress|²/N.
+
+Source: Golub, Pereyra, Inverse Problems 19, R1 (2003), section 4; Marquardt, SIAM J. Appl. Math. 11, 431
+(1963); the loss: Novikov et al., Mach. Learn.: Sci. Technol. 2, 025002 (2021), eq. 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from hullscreen.potentials.errors import InputError, PotentialError
+from hullscreen.potentials.fit_kernels import STRAIN_COLUMN, STRAIN_ROW, jacobian_of_cell
+from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
+from hullscreen.potentials.structures import FloatArray, Structures, concatenate
+
+EV_PER_CUBIC_ANGSTROM_IN_GPA = 160.21766208
+# Marquardt's factor on the diagonal: above the first no step will help, below the second it is rounding.
+LARGEST_DAMPING = 1e8
+SMALLEST_DAMPING = 1e-12
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled cells.
+
+    Attributes
+    ----------
+    structures
+        The cells.
+    energies
+        Total energies in eV, shape (n_structures,).
+    forces
+        eV/Å, shape (n_atoms_total, 3); NaN where unknown.
+    stresses
+        eV/Å³ in ASE's sign, shape (n_structures, 3, 3); NaN where unknown.
+    """
+
+    structures: Structures
+    energies: FloatArray
+    forces: FloatArray
+    stresses: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    def take(self, indices: FloatArray) -> TrainingSet:
+        """The labelled cells named by ``indices``."""
+        offsets = self.structures.offsets
+        return TrainingSet(
+            self.structures.take(indices),
+            self.energies[indices],
+            np.concatenate(
+                [self.forces[offsets[i] : offsets[i + 1]] for i in indices] or [np.zeros((0, 3))]
+            ),
+            self.stresses[indices],
+        )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the loss: energy per atom², forces and stress, as in MLIP."""
+
+    energy: float = 1.0
+    force: float = 0.01
+    stress: float = 0.001
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Root mean square and largest errors of a potential on labelled cells."""
+
+    energy_rmse_mev_per_atom: float
+    force_rmse_mev_per_angstrom: float
+    stress_rmse_gpa: float
+    energy_max_mev_per_atom: float
+    force_max_mev_per_angstrom: float
+    stress_max_gpa: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted potential.
+
+    Attributes
+    ----------
+    potential
+        The potential of lowest loss.
+    losses
+        Loss after each accepted step, the first one before any.
+    condition
+        Condition number of the normal equations at the last step.
+    """
+
+    potential: MomentTensorPotential
+    losses: tuple[float, ...]
+    condition: float
+
+
+def join_training_sets(*sets: TrainingSet) -> TrainingSet:
+    """One training set of several."""
+    return TrainingSet(
+        concatenate([part.structures for part in sets]),
+        np.concatenate([part.energies for part in sets]),
+        np.concatenate([part.forces for part in sets]),
+        np.concatenate([part.stresses for part in sets]),
+    )
+
+
+def fit(
+    potential: MomentTensorPotential,
+    training: TrainingSet,
+    *,
+    weights: Weights | None = None,
+    max_iterations: int = 50,
+    tolerance: float = 1e-2,
+    ridge: float = 1e-10,
+    progress: Callable[[int, float], None] | None = None,
+) -> FitResult:
+    """Fit linear and radial parameters, starting from ``potential``.
+
+    Parameters
+    ----------
+    tolerance
+        Ends when five steps together lower the loss by less than this fraction.
+    ridge
+        Penalty on every parameter's square, relative to the spread of energies: it fixes what the data
+        leave open, such as the scale shared by radial and linear coefficients.
+    progress
+        Called with the step and the loss.
+
+    Raises
+    ------
+    InputError
+        The training set is empty, or its energies are not finite.
+    PotentialError
+        The potential to start from gives no finite loss.
+    """
+    if not len(training):
+        raise InputError("fitting needs at least one labelled structure, got none")
+    if not np.isfinite(training.energies).all():
+        raise InputError("fitting needs finite energies; remove the structures without one")
+    potential.check(training.structures)
+    problem = _Problem(potential, training, weights or Weights(), ridge * _spread(training))
+    parameters, loss = problem.with_best_linear(potential.parameters)
+    if not np.isfinite(loss):
+        raise PotentialError("the potential to start from gives no finite loss on the training set")
+    losses, damping, condition = [loss], 1e-3, np.inf
+    for iteration in range(max_iterations):
+        hessian, gradient, _ = problem.normal_equations(parameters)
+        condition = float(np.linalg.cond(hessian))
+        while damping < LARGEST_DAMPING:
+            damped = hessian + np.diag(damping * np.diag(hessian))
+            trial, loss = problem.with_best_linear(parameters - _solve(damped, gradient))
+            if loss < losses[-1]:
+                break
+            damping *= 4.0
+        else:
+            break
+        parameters = trial
+        losses.append(loss)
+        damping = max(damping / 5.0, SMALLEST_DAMPING)
+        if progress:
+            progress(iteration + 1, loss)
+        if len(losses) > 5 and losses[-6] - losses[-1] < tolerance * losses[-1]:
+            break
+    return FitResult(potential.with_parameters(parameters), tuple(losses), condition)
+
+
+def errors(potential: MomentTensorPotential, data: TrainingSet) -> Errors:
+    """Errors of a potential on labelled cells; NaN for what carries no label."""
+    result = potential.evaluate(data.structures)
+    energy = 1e3 * (result.energies - data.energies) / data.structures.n_atoms
+    force = 1e3 * np.linalg.norm(result.forces - data.forces, axis=1)
+    stress = EV_PER_CUBIC_ANGSTROM_IN_GPA * (result.stresses - data.stresses)
+    return Errors(
+        _rms(energy),
+        _rms(force) / np.sqrt(3.0),
+        _rms(stress),
+        _largest(energy),
+        _largest(force),
+        _largest(stress),
+    )
+
+
+def _rms(values: FloatArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(known**2))) if known.size else float("nan")
+
+
+def _largest(values: FloatArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.abs(known).max()) if known.size else float("nan")
+
+
+def _spread(training: TrainingSet) -> float:
+    per_atom = training.energies / training.structures.n_atoms
+    return float(max(np.var(per_atom), 1e-4))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The separable least-squares problem of one training set."""
+
+    potential: MomentTensorPotential
+    training: TrainingSet
+    weights: Weights
+    penalty: float
+
+    def with_best_linear(self, parameters: FloatArray) -> tuple[FloatArray, float]:
+        """Parameters with the linear part that is best for their radial part, and the loss."""
+        linear = slice(self.potential.radial.size, None)
+        hessian, gradient, loss = self.normal_equations(parameters)
+        if not np.isfinite(loss):
+            return parameters, np.inf
+        step = -_solve(hessian[linear, linear], gradient[linear])
+        best = parameters.copy()
+        best[linear] += step
+        change = 2.0 * gradient[linear] @ step + step @ hessian[linear, linear] @ step
+        return best, loss + float(change)
+
+    def normal_equations(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+        """JᵀJ, Jᵀr and the loss, summed over cells in blocks."""
+        potential = self.potential.with_parameters(parameters)
+        n = parameters.size
+        hessian, gradient, loss = np.zeros((n, n)), np.zeros(n), 0.0
+        block: list[FloatArray] = []
+        width = 0
+        for jacobian, residual in self.rows(potential):
+            gradient += jacobian @ residual
+            loss += float(residual @ residual)
+            block.append(jacobian)
+            width += jacobian.shape[1]
+            if width > 4 * n:
+                hessian += _gram(block)
+                block, width = [], 0
+        if block:
+            hessian += _gram(block)
+        hessian[np.diag_indices_from(hessian)] += self.penalty
+        gradient += self.penalty * parameters
+        return hessian, gradient, loss + self.penalty * float(parameters @ parameters)
+
+    def rows(self, potential: MomentTensorPotential) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Weighted Jacobian (n_parameters, n_rows) and residuals (n_rows,) of each cell."""
+        training, tables = self.training, potential.tables
+        structures = training.structures
+        first_linear = potential.radial.size + potential.shifts.size
+        for s in range(len(structures)):
+            cell, positions, species = structures.one(s)
+            energy, jacobian = jacobian_of_cell(tables, cell, positions, species)
+            n = len(species)
+            begin, end = structures.offsets[s : s + 2]
+            strain = training.stresses[s] * abs(np.linalg.det(cell))
+            slopes = potential.linear @ jacobian[first_linear:, 1:]
+            residual = np.concatenate(
+                [
+                    [energy - training.energies[s]],
+                    slopes[: 3 * n] + training.forces[begin:end].ravel(),
+                    slopes[3 * n :] - strain[STRAIN_ROW, STRAIN_COLUMN],
+                ]
+            )
+            root = np.sqrt(_row_weights(n, self.weights) / len(structures))
+            # Labels that are not there count nothing.
+            root[np.isnan(residual)] = 0.0
+            residual[np.isnan(residual)] = 0.0
+            yield jacobian * root, residual * root
+
+
+def _gram(block: list[FloatArray]) -> FloatArray:
+    joined = np.concatenate(block, axis=1)
+    return joined @ joined.T
+
+
+def _solve(matrix: FloatArray, right: FloatArray) -> FloatArray:
+    """Solve a positive semidefinite system, damping it as little as rounding demands."""
+    scale = 1.0 / np.sqrt(np.diag(matrix))
+    scaled = matrix * scale[:, None] * scale
+    jitter = 1e-14
+    while True:
+        try:
+            factor = cho_factor(scaled + jitter * np.eye(len(scaled)), lower=True)
+            return scale * cho_solve(factor, scale * right)
+        except LinAlgError:
+            jitter *= 100.0
+
+
+def _row_weights(n_atoms: int, weights: Weights) -> FloatArray:
+    """Weights of E, 3N forces, and six strains of which the last three stand for two components."""
+    shear = 2.0 * weights.stress / n_atoms
+    return np.array(
+        [weights.energy / n_atoms]
+        + [weights.force] * (3 * n_atoms)
+        + [weights.stress / n_atoms] * 3
+        + [shear] * 3
+    )

@@ -1,0 +1,174 @@
+"""MLIP's text files of potentials: ``.mtp`` (version 1.1.0) and the active set of ``.almtp``.
+
+Only what the format needs is fixed; the products and the order of basis functions are read from the file,
+so potentials of any template, MLIP's or ours, are evaluated as they were trained. Element names, which the
+format lacks, are kept in ``potential_tag``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from hullscreen.potentials.basis import Basis
+from hullscreen.potentials.errors import FileFormatError, HullscreenError
+from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
+from hullscreen.potentials.structures import FloatArray
+
+_INTEGERS = re.compile(r"-?\d+")
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_ACTIVE_SET_MARK = b"#MVS_v1.1"
+
+
+def read_mtp(path: str | Path, elements: tuple[str, ...] | None = None) -> MomentTensorPotential:
+    """Read the potential of a ``.mtp`` or ``.almtp`` file.
+
+    Parameters
+    ----------
+    elements
+        Symbols of the species; by default those of ``potential_tag``, else "X0", "X1", ...
+
+    Raises
+    ------
+    FileFormatError
+        The file cannot be read, a field is missing, or counts disagree.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().partition(_ACTIVE_SET_MARK)[0].decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"cannot read the potential {path}: {error}") from error
+    if not text.startswith("MTP"):
+        raise FileFormatError(f"{path} is no .mtp file: expected 'MTP' in its first line")
+    fields = {
+        key.strip(): value.strip()
+        for key, separator, value in (line.partition("=") for line in text.splitlines())
+        if separator
+    }
+
+    def field(name: str) -> str:
+        if name not in fields:
+            raise FileFormatError(f"{path}: the field {name} is missing")
+        return fields[name]
+
+    if field("radial_basis_type") != "RBChebyshev":
+        raise FileFormatError(
+            f"{path}: radial basis {field('radial_basis_type')} is unknown, expected RBChebyshev"
+        )
+    try:
+        n_species, n_beta = int(field("species_count")), int(field("radial_basis_size"))
+        n_radial = int(field("radial_funcs_count"))
+        basis = Basis(
+            np.array(_integers(field("alpha_index_basic")), dtype=np.int32).reshape(-1, 4),
+            np.array(_integers(field("alpha_index_times")), dtype=np.int32).reshape(-1, 4),
+            np.array(_integers(field("alpha_moment_mapping")), dtype=np.int32),
+            int(field("alpha_moments_count")),
+        )
+        radial = _radial_coefficients(text, n_species, n_radial, n_beta)
+        # The radial functions' count may exceed those that the basis uses.
+        return MomentTensorPotential(
+            basis,
+            elements or _elements(fields.get("potential_tag", ""), n_species),
+            float(field("min_dist")),
+            float(field("max_dist")),
+            radial[:, :, : basis.n_radial],
+            np.array(_numbers(field("species_coeffs"))),
+            np.array(_numbers(field("moment_coeffs"))),
+            float(fields.get("scaling", "1")),
+        )
+    except (ValueError, HullscreenError) as error:
+        raise FileFormatError(f"{path}: {error}") from error
+
+
+def write_mtp(path: str | Path, potential: MomentTensorPotential) -> None:
+    """Write a ``.mtp`` file that MLIP, motep and LAMMPS' MTP styles read."""
+    Path(path).write_text(mtp_text(potential))
+
+
+def mtp_text(potential: MomentTensorPotential) -> str:
+    """The text of a ``.mtp`` file; numbers have 17 digits, so that reading gives the same potential."""
+    basis = potential.basis
+    lines = [
+        "MTP",
+        "version = 1.1.0",
+        "potential_name = MTP",
+        f"scaling = {potential.scaling:.17g}",
+        f"species_count = {len(potential.elements)}",
+        f"potential_tag = {' '.join(potential.elements)}",
+        "radial_basis_type = RBChebyshev",
+        f"\tmin_dist = {potential.min_distance:.17g}",
+        f"\tmax_dist = {potential.cutoff:.17g}",
+        f"\tradial_basis_size = {potential.radial.shape[3]}",
+        f"\tradial_funcs_count = {potential.radial.shape[2]}",
+        "\tradial_coeffs",
+    ]
+    for i, others in enumerate(potential.radial):
+        for j, functions in enumerate(others):
+            lines.append(f"\t\t{i}-{j}")
+            lines += [f"\t\t\t{_braced(function)}" for function in functions]
+    lines += [
+        f"alpha_moments_count = {basis.n_moments}",
+        f"alpha_index_basic_count = {len(basis.basic)}",
+        f"alpha_index_basic = {_nested(basis.basic)}",
+        f"alpha_index_times_count = {len(basis.products)}",
+        f"alpha_index_times = {_nested(basis.products)}",
+        f"alpha_scalar_moments = {len(basis.scalars)}",
+        f"alpha_moment_mapping = {{{', '.join(map(str, basis.scalars.tolist()))}}}",
+        f"species_coeffs = {_braced(potential.shifts)}",
+        f"moment_coeffs = {_braced(potential.linear)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def read_active_matrix(path: str | Path, potential: MomentTensorPotential) -> FloatArray:
+    """The active-set matrix A of a ``.almtp`` file, one row per parameter, shape (n, n).
+
+    Raises
+    ------
+    FileFormatError
+        The file has no active set, or one that does not fit the potential.
+    """
+    path = Path(path)
+    _, mark, state = path.read_bytes().partition(_ACTIVE_SET_MARK)
+    header, separator, numbers = state.partition(b"\n#")
+    if not mark or not separator:
+        raise FileFormatError(f"{path} holds no active set: expected a section #MVS_v1.1")
+    n = potential.parameters.size
+    if b"weight_scaling" not in header or len(numbers) < 8 * n * n:
+        raise FileFormatError(f"{path}: the active set is shorter than {n} x {n} numbers")
+    return np.frombuffer(numbers, dtype="<f8", count=n * n).reshape(n, n).copy()
+
+
+def _elements(tag: str, n_species: int) -> tuple[str, ...]:
+    names = tuple(tag.split())
+    return names if len(names) == n_species else tuple(f"X{i}" for i in range(n_species))
+
+
+def _integers(text: str) -> list[int]:
+    return [int(word) for word in _INTEGERS.findall(text)]
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(word) for word in _NUMBER.findall(text)]
+
+
+def _radial_coefficients(text: str, n_species: int, n_radial: int, n_beta: int) -> FloatArray:
+    block = text.partition("radial_coeffs")[2].partition("alpha_moments_count")[0]
+    radial = np.full((n_species, n_species, n_radial, n_beta), np.nan)
+    for part in re.split(r"\n\s*(?=\d+-\d+\s*\n)", block)[1:]:
+        pair, _, rows = part.partition("\n")
+        i, j = (int(word) for word in pair.split("-"))
+        radial[i, j] = np.reshape(_numbers(rows), (n_radial, n_beta))
+    if np.isnan(radial).any():
+        raise FileFormatError(f"radial coefficients of some of the {n_species}² pairs are missing")
+    return radial
+
+
+def _braced(values: FloatArray) -> str:
+    return "{" + ", ".join(f"{value:.17g}" for value in values) + "}"
+
+
+def _nested(rows: np.ndarray) -> str:
+    return "{" + ", ".join("{" + ", ".join(map(str, row)) + "}" for row in rows.tolist()) + "}"

@@ -1,0 +1,179 @@
+"""Relaxation of whole batches with an MTP, with the extrapolation grade watched at every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from hullscreen.potentials import relaxation_kernels as kernels
+from hullscreen.potentials.active_set import ActiveSet
+from hullscreen.potentials.fit import EV_PER_CUBIC_ANGSTROM_IN_GPA
+from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
+from hullscreen.potentials.structures import FloatArray, IntArray, Structures
+
+
+class Outcome(IntEnum):
+    """How a relaxation ended; every structure ends in exactly one of these."""
+
+    CONVERGED = kernels.CONVERGED
+    STEP_LIMIT = kernels.STEP_LIMIT
+    EXTRAPOLATING = kernels.EXTRAPOLATING
+    TOO_CLOSE = kernels.TOO_CLOSE
+    VOLUME_LIMIT = kernels.VOLUME_LIMIT
+    ENERGY_LIMIT = kernels.ENERGY_LIMIT
+    STALLED = kernels.STALLED
+
+
+@dataclass(frozen=True)
+class RelaxationLimits:
+    """When relaxations end.
+
+    Attributes
+    ----------
+    force_tolerance
+        Converged when the longest force is below, eV/Å.
+    stress_tolerance_gpa
+        ... and each component of the stress, GPa.
+    max_evaluations
+        Evaluations of one structure at most.
+    break_grade
+        Extrapolation grade at which a relaxation stops; infinite without an active set.
+    shortest_distance
+        Atoms closer than this are a collapse, Å.
+    volume_ratio
+        Volumes may change by this factor.
+    lowest_energy_per_atom
+        Energies below are a hole in the potential, eV/atom.
+    max_step
+        Longest displacement of an atom in one step, Å.
+    """
+
+    force_tolerance: float = 0.01
+    stress_tolerance_gpa: float = 0.1
+    max_evaluations: int = 300
+    break_grade: float = float("inf")
+    shortest_distance: float = 1.0
+    volume_ratio: float = 2.5
+    lowest_energy_per_atom: float = float("-inf")
+    max_step: float = 0.2
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """What became of a batch; arrays have one entry a structure unless stated.
+
+    Attributes
+    ----------
+    structures
+        Last accepted geometries.
+    energies
+        Total energies in eV.
+    outcomes
+        Values of `Outcome`.
+    evaluations
+        Energy and force evaluations spent.
+    grades, highest_grades
+        Extrapolation grade at the end, and the highest on the way; zero without an active set.
+    snapshots
+        The geometries of the highest grade.
+    max_forces, max_stresses
+        Longest force in eV/Å and largest stress component in eV/Å³ at the end.
+    """
+
+    structures: Structures
+    energies: FloatArray
+    outcomes: IntArray
+    evaluations: IntArray
+    grades: FloatArray
+    highest_grades: FloatArray
+    snapshots: Structures
+    max_forces: FloatArray
+    max_stresses: FloatArray
+
+    def outcome_counts(self) -> dict[str, int]:
+        """How many structures ended in which way."""
+        return {
+            outcome.name.lower(): int(count)
+            for outcome in Outcome
+            if (count := np.count_nonzero(self.outcomes == outcome))
+        }
+
+
+def relax(
+    potential: MomentTensorPotential,
+    structures: Structures,
+    limits: RelaxationLimits | None = None,
+    active_set: ActiveSet | None = None,
+) -> Relaxed:
+    """Relax cell and positions of every structure.
+
+    Parameters
+    ----------
+    active_set
+        Gives the grades of structures; without one all grades are zero.
+
+    Raises
+    ------
+    InputError
+        Species without an element in the potential, or a cell without volume.
+
+    Examples
+    --------
+    >>> relaxed = relax(potential, structures)  # doctest: +SKIP
+    >>> relaxed.outcome_counts()  # doctest: +SKIP
+    {'converged': 200}
+    """
+    potential.check(structures)
+    limits = limits or RelaxationLimits()
+    n = len(structures)
+    result = Relaxed(
+        _copy(structures),
+        np.full(n, np.nan),
+        np.zeros(n, dtype=np.int32),
+        np.zeros(n, dtype=np.int32),
+        np.zeros(n),
+        np.zeros(n),
+        _copy(structures),
+        np.full(n, np.nan),
+        np.full(n, np.nan),
+    )
+    inverse = active_set.inverse if active_set else np.zeros((0, 0))
+    kernels.relax_batch(
+        potential.tables,
+        np.ascontiguousarray(inverse),
+        kernels.Limits(
+            float(limits.force_tolerance),
+            limits.stress_tolerance_gpa / EV_PER_CUBIC_ANGSTROM_IN_GPA,
+            int(limits.max_evaluations),
+            float(limits.break_grade),
+            float(limits.shortest_distance),
+            float(limits.volume_ratio),
+            float(limits.lowest_energy_per_atom),
+            float(limits.max_step),
+        ),
+        result.structures.cells,
+        result.structures.positions,
+        structures.species,
+        structures.offsets,
+        result.energies,
+        result.outcomes,
+        result.evaluations,
+        result.grades,
+        result.highest_grades,
+        result.snapshots.cells,
+        result.snapshots.positions,
+        result.max_forces,
+        result.max_stresses,
+    )
+    return result
+
+
+def _copy(structures: Structures) -> Structures:
+    return Structures(
+        structures.cells.copy(),
+        structures.positions.copy(),
+        structures.species,
+        structures.offsets,
+    )

@@ -1,0 +1,68 @@
+"""`hullscreen init` makes a directory that can be run, and refuses what cannot."""
+
+import pytest
+
+from hullscreen.launch.command_line import main
+from hullscreen.launch.settings import FILE_NAME, load
+
+
+def test_a_binary(tmp_path, capsys):
+    directory = tmp_path / "a" / "cu-pd"
+    assert main(["init", str(directory), "--elements", "Cu", "Pd"]) == 0
+    settings = load(directory)
+    assert settings.campaign.name == "cu-pd"
+    assert settings.campaign.elements == ("Cu", "Pd")
+    assert settings.prototypes.max_atoms == 8
+    assert "max_atoms = 8\n" in (directory / FILE_NAME).read_text()
+    assert (directory / "my_launchpad.yaml").exists()
+    assert f"Next: hullscreen run {directory}" in capsys.readouterr().out
+
+
+def test_choices(tmp_path):
+    directory = tmp_path / "a b!"
+    words = ["--lattices", "fcc", "9R", "--max-atoms", "5", "--db", "mongodb://host"]
+    assert main(["init", str(directory), "--elements", "Cu", "Ni", "Pt", *words]) == 0
+    settings = load(directory)
+    assert settings.campaign.name == "a-b-"
+    assert settings.prototypes.lattices == ("fcc", "9R")
+    assert settings.prototypes.max_atoms == 5
+    assert settings.database.uri == "mongodb://host"
+
+
+def test_nothing_is_overwritten(tmp_path, capsys):
+    (tmp_path / FILE_NAME).write_text("mine")
+    assert main(["init", str(tmp_path), "--elements", "Cu", "Pd"]) == 2
+    assert (tmp_path / FILE_NAME).read_text() == "mine"
+    assert "exists already and is not overwritten" in capsys.readouterr().err
+
+
+def test_an_element_that_the_default_engine_does_not_know(tmp_path, capsys):
+    assert main(["init", str(tmp_path / "x"), "--elements", "Ti", "Cu"]) == 0
+    said = capsys.readouterr().out
+    assert "First choose another engine under [dft]" in said
+    assert "Ti" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--elements", "Cu", "Xy"], '"Xy" is no element symbol'),
+        (["--elements", "Cu"], "expected two to four elements"),
+        (["--elements", "Cu", "Pd", "--lattices", "fc"], "did you mean fcc?"),
+        (["--elements", "Cu", "Pd", "--max-atoms", "99"], "max_atoms is 99"),
+        (["--elements", "Cu", "Pd", "--db", "host"], "[database] uri"),
+    ],
+)
+def test_wrong_words_leave_nothing_behind(words, said, tmp_path, capsys):
+    directory = tmp_path / "new"
+    assert main(["init", str(directory), *words]) == 2
+    written = capsys.readouterr().err
+    assert said in written
+    assert written.count("\n") == 1
+    assert not directory.exists()
+
+
+def test_a_file_in_the_way(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["init", str(tmp_path / "file" / "x"), "--elements", "Cu", "Pd"]) == 7
+    assert "is no directory" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Prototypes, screening, hull, selection, and the FireWorks glue around them."""
