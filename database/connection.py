@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -174,20 +175,25 @@ def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Databas
     """
     milliseconds = max(int(timeout_s * 1000), 1)
     try:
-        client: MongoClient[Document] = MongoClient(
-            uri,
-            w="majority",
-            journal=True,
-            retryReads=True,
-            retryWrites=True,
-            appname=APPLICATION_NAME,
-            serverSelectionTimeoutMS=milliseconds,
-            connectTimeoutMS=milliseconds,
-        )
-    except (ConfigurationError, ValueError, TypeError) as error:
+        with warnings.catch_warnings():
+            # pymongo would only warn of a misspelt option, and then connect without TLS, say.
+            warnings.simplefilter("error", UserWarning)
+            client: MongoClient[Document] = MongoClient(
+                uri,
+                w="majority",
+                journal=True,
+                retryReads=True,
+                retryWrites=True,
+                appname=APPLICATION_NAME,
+                serverSelectionTimeoutMS=milliseconds,
+                connectTimeoutMS=milliseconds,
+            )
+    except (ConfigurationError, ValueError, TypeError, UserWarning) as error:
         # ConfigurationError includes InvalidURI. Their texts quote parts of the address, perhaps of
-        # the password, so neither the text nor the chain is shown.
-        problem = type(error).__name__
+        # the password, so neither most texts nor the chain are shown.
+        text = str(error)
+        harmless = text.startswith(("Unknown option", "The DNS"))
+        problem = text if harmless else type(error).__name__
         raise InputError(
             f"{redact(uri)} is no usable MongoDB URI ({problem}): expected "
             "mongodb://user:password@host:port/?option=value, special characters percent-encoded"

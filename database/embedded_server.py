@@ -12,12 +12,15 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
 from hullscreen.database.keeper_start import POLL_S, bring_up, refuse_other_host
+from hullscreen.database.mongod import end_other_mongod
+from hullscreen.database.private_socket import remove_socket, server_answers, socket_path
 from hullscreen.database.server_files import (
     ServerFiles,
     explain_file_error,
@@ -25,8 +28,7 @@ from hullscreen.database.server_files import (
     lock_holders,
     prepare,
     read_state,
-    server_answers,
-    socket_path,
+    signal_process,
     try_lock,
 )
 from hullscreen.potentials.errors import DatabaseError
@@ -261,27 +263,28 @@ def stop(project_directory: Path, *, force: bool = False, timeout_s: float = 60.
 
 
 def _end_keeper(files: ServerFiles, deadline: float) -> None:
-    """Ask the keeper to end and wait until its lock is free."""
+    """Ask the keeper to end, wait for its lock, and clear up after one that was killed."""
     asked = False
     while (lock := try_lock(files.keeper_lock, fcntl.LOCK_EX)) is None:
         state = read_state(files)
-        if state is not None and keeper_lives(files, state):
+        if state is not None and keeper_lives(files, state) and not asked:
             refuse_other_host(files, state)
-            if not asked:
-                descriptor = os.pidfd_open(state.keeper_pid)
-                try:
-                    if keeper_lives(files, state):
-                        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-                        asked = True
-                finally:
-                    os.close(descriptor)
+            asked = signal_process(
+                state.keeper_pid, signal.SIGTERM, partial(keeper_lives, files, state)
+            )
         if time.monotonic() > deadline:
             raise DatabaseError(
                 f"The embedded database in {files.directory} did not stop in time; "
                 f"see {files.mongod_log}"
             )
         time.sleep(POLL_S)
-    os.close(lock)
+    try:
+        end_other_mongod(files)
+        state = read_state(files)
+        if state is not None:
+            remove_socket(Path(state.socket))
+    finally:
+        os.close(lock)
 
 
 def _share_clients_lock(files: ServerFiles, deadline: float) -> int:

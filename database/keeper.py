@@ -9,11 +9,9 @@ server does.
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -23,16 +21,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hullscreen.database.mongod import end_other_mongod, explain_failure, server_command
+from hullscreen.database.mongod import (
+    end_other_mongod,
+    explain_failure,
+    server_command,
+    start_mongod,
+)
+from hullscreen.database.private_socket import (
+    make_private_directory,
+    remove_socket,
+    server_answers,
+)
 from hullscreen.database.server_files import (
     HEARTBEAT_S,
     ServerFiles,
     ServerState,
+    check_room,
     explain_file_error,
-    make_private_directory,
     process_namespace,
     process_start,
-    server_answers,
     try_lock,
     write_state,
 )
@@ -52,7 +59,6 @@ FAILED_STARTS_ALLOWED = 3
 BACKOFF_S = (0.0, 0.5, 2.0)
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,7 @@ class Keeper:
             The database directory cannot be written to.
         """
         self._say(self.state)
+        check_room(self.options.files)
         end_other_mongod(self.options.files)
         self._start_patiently()
         _report({"ready": True})
@@ -201,6 +208,7 @@ class Keeper:
                 return
             if self.stop_asked:
                 return
+            check_room(self.options.files)
             text = _tail(log) + _tail(self.options.files.keeper_log)
             reason = explain_failure(text)
             if reason:
@@ -216,7 +224,8 @@ class Keeper:
         files.data.mkdir(mode=0o700, exist_ok=True)
         if files.mongod_log.exists():
             files.mongod_log.replace(files.mongod_log.with_suffix(".log.1"))
-        make_private_directory(self.options.socket)
+        make_private_directory(self.options.socket.parent.parent)
+        make_private_directory(self.options.socket.parent)
         with files.keeper_log.open("ab") as errors:
             errors.truncate(0)
             command = server_command(
@@ -226,19 +235,7 @@ class Keeper:
                 files.mongod_log,
                 cache_gb=self.options.cache_gb,
             )
-            keeper = os.getpid()
-            try:
-                self.child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=errors,
-                    stderr=errors,
-                    cwd="/",
-                    # This process has one thread: the parent whose death is signalled.
-                    preexec_fn=lambda: _tie_to_parent(keeper),  # noqa: PLW1509
-                )
-            except OSError as error:
-                raise DatabaseError(f"{command[0]} cannot be started: {error.strerror}") from error
+            self.child = start_mongod(command, errors.fileno())
         self._say(replace(self.state, phase="starting", mongod_pid=self.child.pid))
 
     def _wait_until_ready(self) -> bool:
@@ -331,20 +328,7 @@ class Keeper:
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()
-        # mongod takes its socket away itself, unless it was killed.
-        with contextlib.suppress(OSError):
-            self.options.socket.unlink(missing_ok=True)
-            self.options.socket.parent.rmdir()
-
-
-def _tie_to_parent(keeper: int) -> None:
-    """Have the kernel end this process, cleanly, when the keeper ends in whatever way."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != keeper:
-        os._exit(1)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        remove_socket(self.options.socket)
 
 
 def _tail(path: Path, n_bytes: int = 200_000) -> str:

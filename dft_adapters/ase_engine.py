@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.metadata
-import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hullscreen.dft_adapters.ase_calculator import (
+    CALCULATOR_ERRORS,
+    NEEDED,
+    argument_content,
+    first_line,
+    load_calculator,
+    package_version,
+)
 from hullscreen.dft_adapters.engine import (
     CalculationError,
     DFTResult,
@@ -33,19 +38,6 @@ DEFAULT_CALCULATOR = "ase.calculators.emt:EMT"
 # Elements a calculator is meant for, where it cannot be asked. EMT also carries H, C, N and O,
 # "just for fun" in the words of its source.
 MEANT_FOR = {DEFAULT_CALCULATOR: ("Ag", "Al", "Au", "Cu", "Ni", "Pd", "Pt")}
-# What calculators raise when they cannot compute something: ASE's own errors are RuntimeError and
-# NotImplementedError, those of tables and networks the rest.
-CALCULATOR_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-NEEDED = ("energy", "forces", "stress")
 
 
 def ase_engine_from_table(table: Mapping[str, Any]) -> ASEEngine:
@@ -65,77 +57,9 @@ def ase_engine_from_table(table: Mapping[str, Any]) -> ASEEngine:
     return ASEEngine(path, dict(arguments))
 
 
-def load_calculator(path: str, arguments: Mapping[str, Any]) -> Any:
-    """Instance of the calculator class at ``"module:Class"``.
-
-    Raises
-    ------
-    EngineMissingError
-        The module cannot be imported, has no such class, or the class refuses the arguments.
-    """
-    module_name, class_name = path.split(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise EngineMissingError(
-            "missing_calculator",
-            f"the ASE calculator {path!r} cannot be imported ({error}); "
-            f"install the package that provides {module_name.split('.')[0]!r} here",
-        ) from error
-    calculator_class = getattr(module, class_name, None)
-    if not callable(calculator_class):
-        raise EngineMissingError(
-            "missing_calculator", f"the module {module_name!r} has no calculator {class_name!r}"
-        )
-    try:
-        calculator = calculator_class(**arguments)
-    except CALCULATOR_ERRORS as error:
-        raise EngineMissingError(
-            "wrong_arguments",
-            f"the ASE calculator {path!r} does not accept the arguments "
-            f"{dict(arguments)!r}: {_first_line(error)}",
-        ) from error
-    _refuse_ignored_arguments(calculator, path, arguments)
-    offered = getattr(calculator, "implemented_properties", ())
-    lacking = [name for name in NEEDED if name not in offered]
-    if lacking:
-        raise EngineMissingError(
-            "missing_property",
-            f"the ASE calculator {path!r} does not compute {' and '.join(lacking)}, which "
-            "relaxing cells and training need; choose another",
-        )
-    return calculator
-
-
-def _refuse_ignored_arguments(calculator: Any, path: str, arguments: Mapping[str, Any]) -> None:
-    """ASE's base class stores any keyword; one that means nothing would be a silent misspelling."""
-    from ase.calculators.calculator import Calculator, FileIOCalculator
-
-    defaults = getattr(calculator, "default_parameters", None)
-    if not isinstance(calculator, Calculator) or isinstance(calculator, FileIOCalculator):
-        return
-    if not defaults:
-        return
-    named: set[str] = set(defaults)
-    for initialiser in (type(calculator).__init__, Calculator.__init__):
-        named.update(inspect.signature(initialiser).parameters)
-    unknown = sorted(set(arguments) - named)
-    if unknown:
-        raise EngineMissingError(
-            "wrong_arguments",
-            f"the ASE calculator {path!r} has no argument {', '.join(map(repr, unknown))}; "
-            f"it has {', '.join(map(repr, sorted(defaults)))}",
-        )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
 def _stress_matrix(stress: Any) -> FloatArray:
     """(3, 3) of ASE's six components xx yy zz yz xz xy, or of a matrix."""
-    values = np.asarray(stress, dtype=np.float64)
+    values = np.array(stress, dtype=np.float64)
     if values.shape == (6,):
         values = values[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
     return values
@@ -196,7 +120,7 @@ class ASEEngine:
                 try:
                     self._evaluate(atoms, Path())
                 except (CalculationError, *CALCULATOR_ERRORS) as error:
-                    reason = _first_line(error)
+                    reason = first_line(error)
             if reason:
                 known = f"; it has {', '.join(meant_for)}" if meant_for else ""
                 raise EngineMissingError(
@@ -210,8 +134,8 @@ class ASEEngine:
         content = {
             "engine": "ase",
             "calculator": self.path,
-            "arguments": {key: _content(value) for key, value in self.arguments.items()},
-            "version": _version(module_name),
+            "arguments": {key: argument_content(value) for key, value in self.arguments.items()},
+            "version": package_version(module_name),
         }
         text = json.dumps(content, sort_keys=True, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -307,7 +231,7 @@ class ASEEngine:
         except CALCULATOR_ERRORS as error:
             raise CalculationError(
                 "calculator_failed",
-                f"{self.name} failed on {atoms.get_chemical_formula()}: {_first_line(error)}",
+                f"{self.name} failed on {atoms.get_chemical_formula()}: {first_line(error)}",
                 directory,
             ) from error
         require_finite(
@@ -320,26 +244,3 @@ def _cpu_seconds() -> float:
     """Processor time of this process and of the children it has waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-def _content(value: Any) -> Any:
-    """A file named by an argument counts by what it holds."""
-    if isinstance(value, (str, Path)) and value and Path(value).is_file():
-        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
-    return value
-
-
-def _version(module_name: str) -> str:
-    """Version of the package that provides a module, or a hash of the module's source."""
-    top = module_name.split(".", maxsplit=1)[0]
-    try:
-        return importlib.metadata.version(top)
-    except importlib.metadata.PackageNotFoundError:
-        names = importlib.metadata.packages_distributions().get(top)
-    if names:
-        return importlib.metadata.version(names[0])
-    module = importlib.import_module(module_name)
-    source = getattr(module, "__file__", None)
-    if source is None:
-        return str(getattr(module, "__version__", ""))
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()

@@ -74,6 +74,12 @@ FAILURES = (
         "error",
         f"stopped with an error of pw.x; its message is in the file {CRASH_FILE} there",
     ),
+    Failure(
+        r"Fortran runtime error|forrtl: severe|SIGSEGV|[Ss]egmentation fault",
+        "crash",
+        "crashed inside pw.x; errors.txt there has its last words (often a damaged "
+        "pseudopotential or a full disk)",
+    ),
 )
 
 

@@ -17,6 +17,11 @@ DEFAULT_PRESET = "debian-lda"
 # Starting moments in Bohr magnetons, a little above those of the elements so that the magnetic
 # solution is found where there is one; the calculation itself decides.
 INITIAL_MOMENTS = {"Cr": 1.5, "Mn": 3.0, "Fe": 2.8, "Co": 2.0, "Ni": 1.0}
+# Namelist entries that belong to the structure, the task or the bookkeeping, not to a user.
+OWNED = {
+    "control": ("calculation", "prefix", "outdir", "pseudo_dir", "tprnfor", "tstress", "nstep"),
+    "system": ("nat", "ntyp", "ibrav", "ecutwfc", "ecutrho"),
+}
 WHERE = "the dft table of engine 'quantum_espresso'"
 
 
@@ -122,6 +127,12 @@ def settings_from_table(table: Mapping[str, Any]) -> EspressoSettings:
     _typed("functional", merged["functional"], str)
     for namelist, entries in _typed("extra_input", merged.get("extra_input", {}), Mapping).items():
         _typed(f"extra_input.{namelist}", entries, Mapping)
+        for entry in entries:
+            if entry.lower() in OWNED.get(namelist.lower(), ()):
+                raise SettingsError(
+                    f"{WHERE}: extra_input.{namelist} must not set {entry!r}, which hullscreen "
+                    "sets itself"
+                )
     return EspressoSettings(**merged)
 
 

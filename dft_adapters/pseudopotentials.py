@@ -71,11 +71,12 @@ def functional_name(text: str) -> str:
 
 @cache
 def read_header(path: Path) -> Pseudopotential | None:
-    """Header of a UPF file of version 1 or 2; None if it has none."""
+    """Header of a UPF file of version 1 or 2; None if it has none, or its end is missing."""
     content = path.read_bytes()
     text = content[:HEADER_BYTES].decode("utf-8", errors="replace")
     start = text.find("<PP_HEADER")
-    if start < 0:
+    truncated = "<UPF" in text and b"</UPF>" not in content
+    if start < 0 or truncated:
         return None
     end = min(
         (found for mark in ("/>", "</PP_HEADER>") if (found := text.find(mark, start)) >= 0),
@@ -148,7 +149,7 @@ def _named(folder: Path, name: str, functional: str, element: str) -> Pseudopote
     header = read_header(path)
     if header is None:
         raise EngineMissingError(
-            "wrong_pseudopotential", f"{str(path)!r} is not a pseudopotential in UPF"
+            "wrong_pseudopotential", f"{str(path)!r} is not a whole pseudopotential in UPF"
         )
     if header.element != element:
         raise EngineMissingError(

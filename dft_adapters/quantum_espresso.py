@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hullscreen.dft_adapters.engine import (
+    CalculationError,
     DFTResult,
     EngineMissingError,
     Watch,
@@ -36,6 +37,7 @@ from hullscreen.dft_adapters.pseudopotentials import (
     find_pseudopotentials,
     read_header,
 )
+from hullscreen.dft_adapters.relaxation import VOLUME_RANGE
 from hullscreen.dft_adapters.runner import find_executable
 from hullscreen.potentials.structures import FloatArray
 
@@ -246,6 +248,14 @@ class QuantumEspresso:
             who="pw.x",
             directory=directory,
         )
+        ratio = abs(np.linalg.det(output.cell)) / atoms.get_volume()
+        if not VOLUME_RANGE[0] < ratio < VOLUME_RANGE[1]:
+            raise CalculationError(
+                "collapsed" if ratio < 1.0 else "exploded",
+                f"the relaxation by pw.x in {directory} changed the volume {ratio:.2f} times; its "
+                "start geometry is far from any crystal, or a pseudopotential is bad",
+                directory,
+            )
         converged = task.kind == "single_point" or output.geometry_converged
         return DFTResult(
             energy=output.energy,

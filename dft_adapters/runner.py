@@ -70,7 +70,7 @@ def run_command(
     """Run ``command`` in ``directory`` and wait for it.
 
     Whatever ends this process or this call (a timeout, Ctrl-C, ``kill -9``) ends the command and
-    every process it started.
+    every process it started. So does the end of the calling thread: Linux counts it as the parent.
 
     Parameters
     ----------

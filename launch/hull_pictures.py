@@ -1,4 +1,4 @@
-"""Pictures of a hull for people: a curve for binaries, a triangle for ternaries, a tetrahedron above.
+"""Pictures of a hull for people: a curve for two metals, a triangle for three, else a tetrahedron.
 
 Blue and vermilion are Okabe and Ito's, and the map runs in lightness from brown to pale yellow:
 both stay apart for colour-blind readers and on grey paper. Figures are built as objects and written
@@ -353,6 +353,7 @@ def _label_phases(
     places: FloatArray,
     picture: HullPicture,
     entries: list[int],
+    *,
     lines: FloatArray,
     best_degrees: FloatArray,
 ) -> None:
@@ -388,8 +389,8 @@ def _pairs(n: int) -> Iterator[tuple[int, int]]:
 def _labelled(picture: HullPicture) -> list[int]:
     """Stable entries, one for each label."""
     first: dict[str, int] = {}
-    for i in np.flatnonzero(picture.is_stable):
-        first.setdefault(picture.labels[i], int(i))
+    for i in np.flatnonzero(picture.is_stable).tolist():
+        first.setdefault(picture.labels[i], i)
     return list(first.values())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from hullscreen.database.connection import resolve
 from hullscreen.database.embedded_server import embedded_uri
 from hullscreen.launch.atomic_files import write_atomically
-from hullscreen.launch.settings_tree import Database
+from hullscreen.workflows.settings_tree import Database
 
 FILE_NAME = "my_launchpad.yaml"
 FIRST_LINE = "# Written by hullscreen from hullscreen.toml; remove this line to keep your own."

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hullscreen.launch.settings_tree import Settings
+from hullscreen.workflows.settings_tree import Settings
 
 NO_BREAK = "\u00a0"
 

@@ -1,11 +1,11 @@
 """D-optimality: which structures span what a potential has learnt, and how far others lie outside.
 
-A row b holds the derivatives of a structure's energy per atom (or of a site energy) by the n parameters.
-The active set is the n × n matrix A of rows with the largest |det|; the extrapolation grade of a row is
-max |b A⁻¹|, at most one for the rows the set was chosen from.
+A row b holds the derivatives of a structure's energy per atom (or of a site energy) by the n
+parameters. The active set is the n × n matrix A of rows with the largest |det|; the extrapolation
+grade of a row is max |b A⁻¹|, at most one for the rows the set was chosen from.
 
-Source: Podryabinkin, Shapeev, Comput. Mater. Sci. 140, 171 (2017); MaxVol: Goreinov et al., in Matrix
-Methods: Theory, Algorithms and Applications, p. 247 (2010).
+Source: Podryabinkin, Shapeev, Comput. Mater. Sci. 140, 171 (2017); MaxVol: Goreinov et al., in
+Matrix Methods: Theory, Algorithms and Applications, p. 247 (2010).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 from hullscreen.potentials.errors import PotentialError
 from hullscreen.potentials.structures import FloatArray, IndexArray
 
-# A starts as this multiple of the identity: whatever no structure has shown yet extrapolates strongly.
+# A starts as this multiple of the identity: whatever no structure has shown yet extrapolates
+# strongly.
 UNSEEN = 1e-6
 # A swap must enlarge |det A| by more than this factor, or rounding would swap for ever.
 SWAP_THRESHOLD = 1.001
@@ -35,7 +36,8 @@ class ActiveSet:
     rows, inverse
         A and A⁻¹, each shape (n_parameters, n_parameters).
     sources
-        Which of the candidates each row came from, ``NOT_SET`` where none did; shape (n_parameters,).
+        Which of the candidates each row came from, ``NOT_SET`` where none did; shape
+        (n_parameters,).
     """
 
     rows: FloatArray
@@ -44,7 +46,8 @@ class ActiveSet:
 
     def grades(self, rows: FloatArray) -> FloatArray:
         """Extrapolation grades of rows (n, n_parameters), shape (n,)."""
-        return np.abs(rows @ self.inverse).max(axis=1, initial=0.0)
+        grades: FloatArray = np.abs(rows @ self.inverse).max(axis=1, initial=0.0)
+        return grades
 
 
 def empty_active_set(n_parameters: int) -> ActiveSet:
@@ -60,7 +63,7 @@ def select_active_set(
     threshold: float = SWAP_THRESHOLD,
     max_swaps: int = 100_000,
 ) -> ActiveSet:
-    """MaxVol: swap rows into the active set while one enlarges its volume by more than ``threshold``.
+    """MaxVol: swap rows in while one enlarges the set's volume by more than ``threshold``.
 
     Parameters
     ----------
@@ -90,7 +93,7 @@ def select_active_set(
         matrix[place] = rows[candidate]
         sources[place] = candidate
         if swap % SWAPS_BETWEEN_INVERSIONS == SWAPS_BETWEEN_INVERSIONS - 1:
-            inverse = np.linalg.inv(matrix)
+            inverse = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
             coefficients = rows @ inverse
         else:
             step = coefficients[candidate].copy()
@@ -98,7 +101,9 @@ def select_active_set(
             step /= pivot
             inverse -= np.outer(inverse[:, place], step)
             coefficients -= np.outer(coefficients[:, place], step)
-    raise PotentialError(f"MaxVol did not end in {max_swaps} swaps; are the candidates' cells sane?")
+    raise PotentialError(
+        f"MaxVol did not end in {max_swaps} swaps; are the candidates' cells sane?"
+    )
 
 
 def select_candidates(

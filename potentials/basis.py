@@ -1,11 +1,12 @@
 """Scalar contractions of moments, generated from their definition for any even level.
 
-A moment M_{μ,ν} is a symmetric tensor of rank ν and level 2 + 4μ + ν. A basis function is a product of
-moments whose indices are contracted in pairs until none is left: a multigraph whose vertices are moments
-and whose edges are contracted index pairs. Two basis functions are the same if their graphs are isomorphic.
+A moment M_{μ,ν} is a symmetric tensor of rank ν and level 2 + 4μ + ν. A basis function is a product
+of moments whose indices are contracted in pairs until none is left: a multigraph whose vertices are
+moments and whose edges are contracted index pairs. Two basis functions are the same if their graphs
+are isomorphic.
 
-Source: Shapeev, Multiscale Model. Simul. 14, 1153 (2016), section 3; Novikov et al., Mach. Learn.: Sci.
-Technol. 2, 025002 (2021), eqs. 2-5.
+Source: Shapeev, Multiscale Model. Simul. 14, 1153 (2016), section 3; Novikov et al., Mach. Learn.:
+Sci. Technol. 2, 025002 (2021), eqs. 2-5.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import factorial
 from typing import TypeAlias
 
@@ -142,7 +143,7 @@ class _Builder:
         n_vertices = len(contraction[0])
         terms = min(
             (_split(contraction, group) for group in _bipartitions(n_vertices)),
-            key=lambda terms: self._new_products(terms),
+            key=self._new_products,
         )
         operands = [(self.node(left), self.node(right), c) for (left, right), c in terms.items()]
         target = self.n_moments
@@ -175,7 +176,11 @@ def _split(
     n = len(vertices)
     pairs = list(itertools.combinations(range(n), 2))
     rest = tuple(v for v in range(n) if v not in group)
-    cut = [(u, v, e) for (u, v), e in zip(pairs, edges, strict=True) if e and (u in group) != (v in group)]
+    cut = [
+        (u, v, e)
+        for (u, v), e in zip(pairs, edges, strict=True)
+        if e and (u in group) != (v in group)
+    ]
     inner = dict(zip(pairs, edges, strict=True))
     terms: dict[tuple[Contraction, Contraction], int] = {}
     for choice in itertools.product(*(_axes_of_rank(e) for _, _, e in cut)):
@@ -198,13 +203,13 @@ def _split(
     return terms
 
 
-@lru_cache(maxsize=None)
+@cache
 def _canonical(vertices: tuple[Vertex, ...], edges: tuple[int, ...]) -> Contraction:
     """The smallest of all orders of the vertices: equal for isomorphic contractions."""
     n = len(vertices)
     if n == 1:
         return vertices, edges
-    pairs = {pair: e for pair, e in zip(itertools.combinations(range(n), 2), edges, strict=True)}
+    pairs = dict(zip(itertools.combinations(range(n), 2), edges, strict=True))
     return min(
         (
             tuple(vertices[v] for v in order),
@@ -217,18 +222,18 @@ def _canonical(vertices: tuple[Vertex, ...], edges: tuple[int, ...]) -> Contract
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _axes_of_rank(rank: int) -> tuple[Axes, ...]:
-    return tuple(
-        (a, b, rank - a - b) for a in range(rank, -1, -1) for b in range(rank - a, -1, -1)
-    )
+    return tuple((a, b, rank - a - b) for a in range(rank, -1, -1) for b in range(rank - a, -1, -1))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _bipartitions(n: int) -> tuple[tuple[int, ...], ...]:
     """Every way to cut n vertices in two, named by the half that holds vertex zero."""
     return tuple(
-        (0, *others) for size in range(n - 1) for others in itertools.combinations(range(1, n), size)
+        (0, *others)
+        for size in range(n - 1)
+        for others in itertools.combinations(range(1, n), size)
     )
 
 

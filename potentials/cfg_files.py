@@ -84,7 +84,8 @@ class Configuration:
         """Stress in eV/Å³ in ASE's sign, shape (3, 3)."""
         if self.plus_stress is None:
             return None
-        return -self.plus_stress / abs(np.linalg.det(self.cell))
+        stress: FloatArray = -self.plus_stress / abs(np.linalg.det(self.cell))
+        return stress
 
 
 class _Lines:
@@ -216,7 +217,7 @@ def _read_configuration(text: _Lines) -> Configuration:
     if cell is None or columns is None:
         missing = "Supercell" if cell is None else "AtomData:"
         raise text.error(f"{missing} in the configuration that begins at line {begin}", "END_CFG")
-    return _assemble(text, cell, columns, energy, plus_stress, features)
+    return _assemble(text, cell, columns, energy=energy, plus_stress=plus_stress, features=features)
 
 
 def _read_size(text: _Lines) -> int:
@@ -253,6 +254,7 @@ def _assemble(
     text: _Lines,
     cell: FloatArray,
     columns: dict[str, FloatArray],
+    *,
     energy: float | None,
     plus_stress: FloatArray | None,
     features: dict[str, list[str]],
@@ -323,8 +325,8 @@ def format_cfg(configuration: Configuration) -> str:
     if configuration.plus_stress is not None:
         values = [float(configuration.plus_stress[place]) for place in STRESS_PLACES.values()]
         lines += [" PlusStress:  " + " ".join(STRESS_PLACES), "    " + _numbers(values)]
-    for name, values in configuration.features.items():
-        lines += [_feature_line(name, value) for value in values]
+    for name, texts in configuration.features.items():
+        lines += [_feature_line(name, text) for text in texts]
     return "\n".join([*lines, "END_CFG", ""])
 
 

@@ -1,19 +1,19 @@
 """Fitting all parameters of an MTP to energies, forces and stresses.
 
-The problem is separable: for given radial functions the best linear coefficients follow from one linear
-system. Levenberg-Marquardt steps move all parameters, and after each the linear ones are solved for anew,
-which straightens the curved valleys that stall descent methods. Normal equations are summed over cells, so
-that memory does not grow with the training set. The loss is that of MLIP: the mean over cells of
-w_E ΔE²/N + w_F Σ|ΔF|² + w_S |ΔPlusStress|²/N.
+The problem is separable: for given radial functions the best linear coefficients follow from one
+linear system. Levenberg-Marquardt steps move all parameters, and after each the linear ones are
+solved for anew, which straightens the curved valleys that stall descent methods. Normal equations
+are summed over cells, so that memory does not grow with the training set. The loss is that of MLIP:
+the mean over cells of w_E ΔE²/N + w_F Σ|ΔF|² + w_S |ΔPlusStress|²/N.
 
-Source: Golub, Pereyra, Inverse Problems 19, R1 (2003), section 4; Marquardt, SIAM J. Appl. Math. 11, 431
-(1963); the loss: Novikov et al., Mach. Learn.: Sci. Technol. 2, 025002 (2021), eq. 8.
+Source: Golub, Pereyra, Inverse Problems 19, R1 (2003), section 4; Marquardt, SIAM J. Appl. Math.
+11, 431 (1963); the loss: Novikov et al., Mach. Learn.: Sci. Technol. 2, 025002 (2021), eq. 8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -21,10 +21,11 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from hullscreen.potentials.errors import InputError, PotentialError
 from hullscreen.potentials.fit_kernels import STRAIN_COLUMN, STRAIN_ROW, jacobian_of_cell
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
-from hullscreen.potentials.structures import FloatArray, Structures, concatenate
+from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, concatenate
 
 EV_PER_CUBIC_ANGSTROM_IN_GPA = 160.21766208
-# Marquardt's factor on the diagonal: above the first no step will help, below the second it is rounding.
+# Marquardt's factor on the diagonal: above the first no step will help, below the second it is
+# rounding.
 LARGEST_DAMPING = 1e8
 SMALLEST_DAMPING = 1e-12
 
@@ -53,7 +54,7 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.structures)
 
-    def take(self, indices: FloatArray) -> TrainingSet:
+    def take(self, indices: Sequence[int] | IndexArray) -> TrainingSet:
         """The labelled cells named by ``indices``."""
         offsets = self.structures.offsets
         return TrainingSet(
@@ -85,6 +86,10 @@ class Errors:
     energy_max_mev_per_atom: float
     force_max_mev_per_angstrom: float
     stress_max_gpa: float
+
+    def known(self) -> dict[str, float | None]:
+        """The numbers by name, None where no label was there to compare with."""
+        return {name: value if np.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ def fit(
     training: TrainingSet,
     *,
     weights: Weights | None = None,
+    emphasis: FloatArray | None = None,
     max_iterations: int = 50,
     tolerance: float = 1e-2,
     ridge: float = 1e-10,
@@ -130,11 +136,13 @@ def fit(
 
     Parameters
     ----------
+    emphasis
+        How much each structure counts beside the others, shape (n_structures,); one by default.
     tolerance
         Ends when five steps together lower the loss by less than this fraction.
     ridge
-        Penalty on every parameter's square, relative to the spread of energies: it fixes what the data
-        leave open, such as the scale shared by radial and linear coefficients.
+        Penalty on every parameter's square, relative to the spread of energies: it fixes what the
+        data leave open, such as the scale shared by radial and linear coefficients.
     progress
         Called with the step and the loss.
 
@@ -150,7 +158,14 @@ def fit(
     if not np.isfinite(training.energies).all():
         raise InputError("fitting needs finite energies; remove the structures without one")
     potential.check(training.structures)
-    problem = _Problem(potential, training, weights or Weights(), ridge * _spread(training))
+    shares = np.ones(len(training)) if emphasis is None else emphasis
+    problem = _Problem(
+        potential,
+        training,
+        weights or Weights(),
+        shares / shares.sum(),
+        ridge * _spread(training),
+    )
     parameters, loss = problem.with_best_linear(potential.parameters)
     if not np.isfinite(loss):
         raise PotentialError("the potential to start from gives no finite loss on the training set")
@@ -204,7 +219,7 @@ def _largest(values: FloatArray) -> float:
 
 def _spread(training: TrainingSet) -> float:
     per_atom = training.energies / training.structures.n_atoms
-    return float(max(np.var(per_atom), 1e-4))
+    return max(float(np.var(per_atom)), 1e-4)
 
 
 @dataclass(frozen=True)
@@ -214,28 +229,31 @@ class _Problem:
     potential: MomentTensorPotential
     training: TrainingSet
     weights: Weights
+    shares: FloatArray
     penalty: float
 
     def with_best_linear(self, parameters: FloatArray) -> tuple[FloatArray, float]:
         """Parameters with the linear part that is best for their radial part, and the loss."""
-        linear = slice(self.potential.radial.size, None)
-        hessian, gradient, loss = self.normal_equations(parameters)
-        if not np.isfinite(loss):
+        hessian, gradient, loss = self.normal_equations(parameters, linear_only=True)
+        if not (np.isfinite(loss) and np.isfinite(hessian).all()):
             return parameters, np.inf
-        step = -_solve(hessian[linear, linear], gradient[linear])
+        step = -_solve(hessian, gradient)
         best = parameters.copy()
-        best[linear] += step
-        change = 2.0 * gradient[linear] @ step + step @ hessian[linear, linear] @ step
+        best[self.potential.radial.size :] += step
+        change = 2.0 * gradient @ step + step @ hessian @ step
         return best, loss + float(change)
 
-    def normal_equations(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        """JᵀJ, Jᵀr and the loss, summed over cells in blocks."""
+    def normal_equations(
+        self, parameters: FloatArray, *, linear_only: bool = False
+    ) -> tuple[FloatArray, FloatArray, float]:
+        """JᵀJ, Jᵀr (of all parameters, or without the radial ones) and the loss."""
         potential = self.potential.with_parameters(parameters)
-        n = parameters.size
+        free = parameters[potential.radial.size :] if linear_only else parameters
+        n = free.size
         hessian, gradient, loss = np.zeros((n, n)), np.zeros(n), 0.0
         block: list[FloatArray] = []
         width = 0
-        for jacobian, residual in self.rows(potential):
+        for jacobian, residual in self.rows(potential, linear_only=linear_only):
             gradient += jacobian @ residual
             loss += float(residual @ residual)
             block.append(jacobian)
@@ -246,21 +264,22 @@ class _Problem:
         if block:
             hessian += _gram(block)
         hessian[np.diag_indices_from(hessian)] += self.penalty
-        gradient += self.penalty * parameters
+        gradient += self.penalty * free
         return hessian, gradient, loss + self.penalty * float(parameters @ parameters)
 
-    def rows(self, potential: MomentTensorPotential) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """Weighted Jacobian (n_parameters, n_rows) and residuals (n_rows,) of each cell."""
+    def rows(
+        self, potential: MomentTensorPotential, *, linear_only: bool
+    ) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Weighted Jacobian (n_free, n_rows) and residuals (n_rows,) of each cell."""
         training, tables = self.training, potential.tables
         structures = training.structures
-        first_linear = potential.radial.size + potential.shifts.size
         for s in range(len(structures)):
             cell, positions, species = structures.one(s)
-            energy, jacobian = jacobian_of_cell(tables, cell, positions, species)
+            energy, jacobian = jacobian_of_cell(tables, cell, positions, species, linear_only)
             n = len(species)
             begin, end = structures.offsets[s : s + 2]
             strain = training.stresses[s] * abs(np.linalg.det(cell))
-            slopes = potential.linear @ jacobian[first_linear:, 1:]
+            slopes = potential.linear @ jacobian[-potential.linear.size :, 1:]
             residual = np.concatenate(
                 [
                     [energy - training.energies[s]],
@@ -268,7 +287,7 @@ class _Problem:
                     slopes[3 * n :] - strain[STRAIN_ROW, STRAIN_COLUMN],
                 ]
             )
-            root = np.sqrt(_row_weights(n, self.weights) / len(structures))
+            root = np.sqrt(_row_weights(n, self.weights) * self.shares[s])
             # Labels that are not there count nothing.
             root[np.isnan(residual)] = 0.0
             residual[np.isnan(residual)] = 0.0
@@ -282,15 +301,18 @@ def _gram(block: list[FloatArray]) -> FloatArray:
 
 def _solve(matrix: FloatArray, right: FloatArray) -> FloatArray:
     """Solve a positive semidefinite system, damping it as little as rounding demands."""
+    if not np.isfinite(matrix).all():
+        raise PotentialError("fitting met derivatives that are not finite; are atoms too close?")
     scale = 1.0 / np.sqrt(np.diag(matrix))
     scaled = matrix * scale[:, None] * scale
-    jitter = 1e-14
-    while True:
+    for jitter in (1e-14, 1e-12, 1e-10, 1e-8, 1e-6):
         try:
             factor = cho_factor(scaled + jitter * np.eye(len(scaled)), lower=True)
-            return scale * cho_solve(factor, scale * right)
         except LinAlgError:
-            jitter *= 100.0
+            continue
+        solution: FloatArray = scale * cho_solve(factor, scale * right)
+        return solution
+    raise PotentialError("the normal equations of the fit are not positive definite")
 
 
 def _row_weights(n_atoms: int, weights: Weights) -> FloatArray:

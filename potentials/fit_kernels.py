@@ -1,8 +1,8 @@
 """Compiled Jacobian of a cell's energy, forces and strain derivative by all parameters.
 
-All rows come from one pass in tangent mode: the radial-basis moments m[k, z, β] = Σ_j q_β(r_j) m_k(u_j) and
-their derivatives along every coordinate and strain depend on geometry only; the parameters enter as
-coefficients of these sums.
+All rows come from one pass in tangent mode: the radial-basis moments m[k, z, β] = Σ_j q_β(r_j)
+m_k(u_j) and their derivatives along every coordinate and strain depend on geometry only; the
+parameters enter as coefficients of these sums.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _basis_moments(
             j = place - first
             d = (neighbours.x[place], neighbours.y[place], neighbours.z[place])
             u = (work.ux[j], work.uy[j], work.uz[j])
-            theirs = 3 * neighbours.index[place]
+            theirs = 3 * neighbours.atoms[place]
             for k in range(len(tables.powers)):
                 m = work.monomials[k, j]
                 degree = tables.powers[k].sum()
@@ -71,42 +71,77 @@ def _basis_moments(
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _moment_tangents(
+    tables: Tables, neighbours: Neighbours, i: int, work: Workspace, moment_tangents: FloatArray
+) -> None:
+    """Derivatives of atom ``i``'s basic moments along every direction, added up at once."""
+    first = neighbours.starts[i]
+    n_coordinates = moment_tangents.shape[1] - 6
+    for b in range(len(tables.basic)):
+        mu, k = tables.basic[b, 0], tables.basic[b, 1]
+        degree = tables.powers[k].sum()
+        row = moment_tangents[b]
+        for place in range(first, neighbours.starts[i + 1]):
+            j = place - first
+            d = (neighbours.x[place], neighbours.y[place], neighbours.z[place])
+            u = (work.ux[j], work.uy[j], work.uz[j])
+            m = work.monomials[k, j]
+            theirs = 3 * neighbours.atoms[place]
+            for axis in range(3):
+                power = tables.powers[k, axis]
+                lowered = power * work.monomials[tables.lower[k, axis], j] if power else 0.0
+                turn = (lowered - degree * m * u[axis]) / work.r[j]
+                g = work.df[mu, j] * m * u[axis] + work.f[mu, j] * turn
+                row[theirs + axis] += g
+                row[3 * i + axis] -= g
+                for strain in range(6):
+                    if STRAIN_ROW[strain] == axis:
+                        row[n_coordinates + strain] += g * d[STRAIN_COLUMN[strain]]
+
+
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def cell_jacobian(
     tables: Tables,
     neighbours: Neighbours,
     species: IntArray,
     work: Workspace,
     jacobian: FloatArray,
+    linear_only: bool,
 ) -> float:
     """Energy of a cell; fills the Jacobian of energy, position and strain derivatives.
 
-    ``jacobian`` has shape (n_parameters, 1 + 3 n_atoms + 6): columns are E, ∂E/∂r (minus forces), and ∂E/∂ε
-    for strains xx, yy, zz, yz, xz, xy.
+    ``jacobian`` has shape (n_rows, 1 + 3 n_atoms + 6): columns are E, ∂E/∂r (minus forces), and
+    ∂E/∂ε for strains xx, yy, zz, yz, xz, xy; rows are all parameters, or without the radial ones
+    if ``linear_only``, which leaves out the costlier half of the work.
     """
     n_species, _, n_radial, n_beta = tables.radial.shape
     n_directions = 3 * len(species) + 6
     n_monomials, n_basic = len(tables.powers), len(tables.basic)
     sums = np.empty((n_monomials, n_species, n_beta))
-    tangents = np.empty((n_monomials, n_species, n_beta, n_directions))
+    n_sums = 0 if linear_only else n_monomials
+    tangents = np.empty((n_sums, n_species, n_beta, n_directions))
     moment_tangents = np.empty((tables.n_moments, n_directions))
-    adjoint_tangents = np.empty((tables.n_moments, n_directions))
+    n_adjoints = 0 if linear_only else tables.n_moments
+    adjoint_tangents = np.empty((n_adjoints, n_directions))
     jacobian[:] = 0.0
     energy = 0.0
-    first_shift = n_species * n_species * n_radial * n_beta
+    first_shift = 0 if linear_only else n_species * n_species * n_radial * n_beta
     first_linear = first_shift + n_species
     for i in range(len(species)):
         kind = species[i]
         forward(tables, neighbours, i, kind, work)
-        backward(tables, work)
-        _basis_moments(tables, neighbours, i, work, sums, tangents)
         moment_tangents[:] = 0.0
-        for b in range(n_basic):
-            mu, k = tables.basic[b, 0], tables.basic[b, 1]
-            for other in range(n_species):
-                for beta in range(n_beta):
-                    c = tables.radial[kind, other, mu, beta]
-                    for d in range(n_directions):
-                        moment_tangents[b, d] += c * tangents[k, other, beta, d]
+        if linear_only:
+            _moment_tangents(tables, neighbours, i, work, moment_tangents)
+        else:
+            _basis_moments(tables, neighbours, i, work, sums, tangents)
+            for b in range(n_basic):
+                mu, k = tables.basic[b, 0], tables.basic[b, 1]
+                for other in range(n_species):
+                    for beta in range(n_beta):
+                        c = tables.radial[kind, other, mu, beta]
+                        for d in range(n_directions):
+                            moment_tangents[b, d] += c * tangents[k, other, beta, d]
         moments, adjoints = work.moments, work.adjoints
         for p in range(len(tables.left)):
             left, right, target = tables.left[p], tables.right[p], tables.target[p]
@@ -116,14 +151,6 @@ def cell_jacobian(
                 moment_tangents[target, d] += (
                     a * moment_tangents[right, d] + c * moment_tangents[left, d]
                 )
-        adjoint_tangents[:] = 0.0
-        for p in range(len(tables.left) - 1, -1, -1):
-            left, right, target = tables.left[p], tables.right[p], tables.target[p]
-            a = tables.factor[p] * adjoints[target]
-            for d in range(n_directions):
-                slope = tables.factor[p] * adjoint_tangents[target, d]
-                adjoint_tangents[left, d] += slope * moments[right] + a * moment_tangents[right, d]
-                adjoint_tangents[right, d] += slope * moments[left] + a * moment_tangents[left, d]
         energy += tables.shifts[kind]
         jacobian[first_shift + kind, 0] += 1.0
         for alpha in range(len(tables.scalars)):
@@ -132,6 +159,17 @@ def cell_jacobian(
             jacobian[first_linear + alpha, 0] += moments[scalar]
             for d in range(n_directions):
                 jacobian[first_linear + alpha, 1 + d] += moment_tangents[scalar, d]
+        if linear_only:
+            continue
+        backward(tables, work)
+        adjoint_tangents[:] = 0.0
+        for p in range(len(tables.left) - 1, -1, -1):
+            left, right, target = tables.left[p], tables.right[p], tables.target[p]
+            a = tables.factor[p] * adjoints[target]
+            for d in range(n_directions):
+                slope = tables.factor[p] * adjoint_tangents[target, d]
+                adjoint_tangents[left, d] += slope * moments[right] + a * moment_tangents[right, d]
+                adjoint_tangents[right, d] += slope * moments[left] + a * moment_tangents[left, d]
         for b in range(n_basic):
             mu, k = tables.basic[b, 0], tables.basic[b, 1]
             for other in range(n_species):
@@ -148,13 +186,17 @@ def cell_jacobian(
 
 @njit(cache=True, nogil=True)
 def jacobian_of_cell(
-    tables: Tables, cell: FloatArray, positions: FloatArray, species: IntArray
+    tables: Tables,
+    cell: FloatArray,
+    positions: FloatArray,
+    species: IntArray,
+    linear_only: bool,
 ) -> tuple[float, FloatArray]:
     """Energy of one cell and its Jacobian, as in `cell_jacobian`."""
-    n_species, _, n_radial, n_beta = tables.radial.shape
-    n_parameters = n_species * n_species * n_radial * n_beta + n_species + len(tables.scalars)
-    jacobian = np.empty((n_parameters, 1 + 3 * len(species) + 6))
+    n_species = len(tables.shifts)
+    n_rows = n_species + len(tables.scalars) + (0 if linear_only else tables.radial.size)
+    jacobian = np.empty((n_rows, 1 + 3 * len(species) + 6))
     neighbours = find_neighbours(cell, positions, species, n_species, tables.cutoff)
     work = workspace(tables, np.max(np.diff(neighbours.starts)) + 1)
-    energy = cell_jacobian(tables, neighbours, species, work, jacobian)
+    energy = cell_jacobian(tables, neighbours, species, work, jacobian, linear_only)
     return energy, jacobian

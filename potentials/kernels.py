@@ -1,12 +1,12 @@
-"""Compiled evaluation of an MTP: neighbours, moments, energy, forces, strain derivative, parameter gradient.
+"""Compiled evaluation of an MTP: neighbours, moments, energy and all its derivatives.
 
-Everything is per atom and its neighbours, which lie in structure-of-arrays form sorted by species, so that
-each inner loop runs over neighbours with constant coefficients and vectorises.
+Everything is per atom and its neighbours, which lie in structure-of-arrays form sorted by species,
+so that each inner loop runs over neighbours with constant coefficients and vectorises.
 
-Symbols, after Novikov et al., Mach. Learn.: Sci. Technol. 2, 025002 (2021): ``f[μ, j]`` radial functions,
-``q[β, j]`` the radial basis T_β(ξ(r)) (R_cut − r)² times the scaling, ``monomials[k, j]`` products x^a y^b z^c
-of unit vectors, ``moments`` the basic moments followed by their products, ``adjoints`` the derivatives of the
-site energy by each moment.
+Symbols, after Novikov et al., Mach. Learn.: Sci. Technol. 2, 025002 (2021): ``f[μ, j]`` radial
+functions, ``q[β, j]`` the radial basis T_β(ξ(r)) (R_cut − r)² times the scaling, ``monomials[k,
+j]`` products x^a y^b z^c of unit vectors, ``moments`` the basic moments followed by their products,
+``adjoints`` the derivatives of the site energy by each moment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from numba import njit
 
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
 
-# Sums may be reordered and fused; NaN and infinity keep their meaning, since the relaxer watches for them.
+# Sums may be reordered and fused; NaN and infinity keep their meaning, since the relaxer watches
+# for them.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
@@ -38,7 +39,8 @@ class Tables(NamedTuple):
     scalars
         Which moments are the basis functions, shape (n_scalars,).
     powers, lower
-        Powers (a, b, c) of each monomial, and the monomials with one power less of x, y, z; (n_monomials, 3).
+        Powers (a, b, c) of each monomial, and the monomials with one power less of x, y, z;
+        (n_monomials, 3).
     """
 
     radial: FloatArray
@@ -61,13 +63,14 @@ class Tables(NamedTuple):
 class Neighbours(NamedTuple):
     """Neighbours of every atom of one cell; those of atom i are ``starts[i]:starts[i + 1]``.
 
+    ``x, y, z`` lead from the atom to the neighbour, ``atoms`` is the neighbour's index in the cell;
     ``groups[i, z]`` is where neighbours of species z begin, shape (n_atoms, n_species + 1).
     """
 
     x: FloatArray
     y: FloatArray
     z: FloatArray
-    index: IntArray
+    atoms: IntArray
     starts: IntArray
     groups: IntArray
     shortest: float
@@ -123,7 +126,7 @@ def workspace(tables: Tables, n_neighbours: int) -> Workspace:
 @njit(cache=True, nogil=True)
 def fits(work: Workspace, neighbours: Neighbours) -> bool:
     """Whether the scratch is large enough for each atom's neighbours."""
-    return len(work.r) >= np.max(np.diff(neighbours.starts))
+    return bool(len(work.r) >= np.max(np.diff(neighbours.starts)))
 
 
 @njit(cache=True, nogil=True)
@@ -230,9 +233,7 @@ def forward(tables: Tables, neighbours: Neighbours, i: int, kind: int, work: Wor
         for j in range(n):
             xi = (r[j] - middle) * span
             q[beta, j] = 2.0 * xi * q[beta - 1, j] - q[beta - 2, j]
-            dq[beta, j] = (
-                2.0 * (span * q[beta - 1, j] + xi * dq[beta - 1, j]) - dq[beta - 2, j]
-            )
+            dq[beta, j] = 2.0 * (span * q[beta - 1, j] + xi * dq[beta - 1, j]) - dq[beta - 2, j]
     f, df = work.f, work.df
     for other in range(len(tables.shifts)):
         begin = neighbours.groups[i, other] - first
@@ -280,7 +281,7 @@ def forward(tables: Tables, neighbours: Neighbours, i: int, kind: int, work: Wor
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def site_energy(tables: Tables, kind: int, work: Workspace) -> float:
     """Energy of the atom whose moments are in ``work``, eV."""
-    energy = tables.shifts[kind]
+    energy: float = tables.shifts[kind]
     for alpha in range(len(tables.scalars)):
         energy += tables.linear[alpha] * work.moments[tables.scalars[alpha]]
     return energy
@@ -304,8 +305,8 @@ def backward(tables: Tables, work: Workspace) -> None:
 def pair_gradients(tables: Tables, n: int, work: Workspace) -> None:
     """Derivative of the site energy by each neighbour's vector, in ``work.gx, gy, gz``.
 
-    With Q_k = Σ_μ adjoint_{μk} f_μ and the monomials m_k of degree ν_k homogeneous in the unit vector u:
-    g = Σ_k [Q'_k m_k u + Q_k (∇m_k − ν_k m_k u) / r].
+    With Q_k = Σ_μ adjoint_{μk} f_μ and the monomials m_k of degree ν_k homogeneous in the unit
+    vector u: g = Σ_k [Q'_k m_k u + Q_k (∇m_k − ν_k m_k u) / r].
     """
     weights, slopes, monomials = work.weights, work.slopes, work.monomials
     gx, gy, gz = work.gx, work.gy, work.gz
@@ -354,8 +355,8 @@ def parameter_gradient(
 ) -> None:
     """Add the derivatives of a site energy by all parameters to ``row``, shape (n_parameters,).
 
-    Order: radial coefficients (z_i, z_j, μ, β), species, linear coefficients. Overwrites the scratch
-    ``weights``.
+    Order: radial coefficients (z_i, z_j, μ, β), species, linear coefficients. Overwrites the
+    scratch ``weights``.
     """
     first = neighbours.starts[i]
     n = neighbours.starts[i + 1] - first
@@ -399,8 +400,9 @@ def evaluate_cell(
 ) -> float:
     """Energy of one cell; fills forces, strain derivative and site energies.
 
-    ``strain`` is dE/dε in eV, shape (3, 3): ASE's stress times the volume. ``rows`` receives derivatives by
-    the parameters: shape (0, n) none, (1, n) summed over the cell, (n_atoms, n) for each site.
+    ``strain`` is dE/dε in eV, shape (3, 3): ASE's stress times the volume. ``rows`` receives
+    derivatives by the parameters: shape (0, n) none, (1, n) summed over the cell, (n_atoms, n) for
+    each site.
     """
     energy = 0.0
     forces[:] = 0.0
@@ -416,7 +418,7 @@ def evaluate_cell(
         energy += site_energies[i]
         pair_gradients(tables, n, work)
         for j in range(n):
-            other = neighbours.index[first + j]
+            other = neighbours.atoms[first + j]
             g = (work.gx[j], work.gy[j], work.gz[j])
             d = (neighbours.x[first + j], neighbours.y[first + j], neighbours.z[first + j])
             for axis in range(3):

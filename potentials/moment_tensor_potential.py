@@ -10,7 +10,7 @@ import numpy as np
 from hullscreen.potentials import kernels
 from hullscreen.potentials.basis import Basis, generate_basis
 from hullscreen.potentials.errors import InputError
-from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray, Structures
+from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Evaluation:
     site_energies
         eV, shape (n_atoms_total,).
     shortest_distances
-        Shortest interatomic distance of each cell in Å, infinite beyond the cutoff; (n_structures,).
+        Shortest interatomic distance of each cell in Å, infinite beyond the cutoff;
+        (n_structures,).
     gradients
         Derivatives of energies by all parameters, shape (n_structures, n_parameters), or of site
         energies, shape (n_atoms_total, n_parameters), or without rows if not asked for.
@@ -112,10 +113,10 @@ class MomentTensorPotential:
         number = {powers: k for k, powers in enumerate(monomials)}
         lower = [
             [
-                number.get(tuple(p - (axis == lowered) for axis, p in enumerate(powers)), 0)
-                for lowered in range(3)
+                number.get((a - (axis == 0), b - (axis == 1), c - (axis == 2)), 0)
+                for axis in range(3)
             ]
-            for powers in monomials
+            for a, b, c in monomials
         ]
         basic = [(mu, number[a, b, c]) for mu, a, b, c in self.basis.basic.tolist()]
         left, right, factor, target = self.basis.products.T
@@ -186,13 +187,22 @@ class MomentTensorPotential:
         return result
 
     def check(self, structures: Structures) -> None:
-        """Raise InputError unless every species index has an element here and every cell a volume."""
-        largest = int(structures.species.max(initial=-1))
-        if largest >= len(self.elements):
+        """Raise InputError unless the kernels can take these structures.
+
+        Each needs atoms, finite coordinates, species with an element here, a cell with a volume.
+        """
+        kinds = structures.species
+        strangers = kinds[(kinds < 0) | (kinds >= len(self.elements))]
+        if strangers.size:
             raise InputError(
-                f"species {largest} occurs, but the potential knows {len(self.elements)}: "
+                f"species {strangers[0]} occurs, but the potential knows {len(self.elements)}: "
                 f"{', '.join(self.elements)}"
             )
+        empty = np.flatnonzero(structures.n_atoms < 1)
+        if empty.size:
+            raise InputError(f"structure {empty[0]} has no atoms")
+        if not (np.isfinite(structures.cells).all() and np.isfinite(structures.positions).all()):
+            raise InputError("cells and positions must be finite numbers")
         flat = np.flatnonzero(structures.volumes < 1e-6)
         if flat.size:
             raise InputError(f"structure {flat[0]} has a cell without volume")
@@ -209,8 +219,8 @@ def untrained(
 ) -> MomentTensorPotential:
     """A potential of the given level whose radial functions differ, ready to be fitted.
 
-    The radial functions start as smooth random combinations of the radial basis; linear coefficients
-    are zero.
+    The radial functions start as smooth random combinations of the radial basis; linear
+    coefficients are zero.
 
     Examples
     --------

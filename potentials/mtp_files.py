@@ -1,8 +1,8 @@
-"""MLIP's text files of potentials: ``.mtp`` (version 1.1.0) and the active set of ``.almtp``.
+"""MLIP's text files of potentials: ``.mtp``, version 1.1.0.
 
-Only what the format needs is fixed; the products and the order of basis functions are read from the file,
-so potentials of any template, MLIP's or ours, are evaluated as they were trained. Element names, which the
-format lacks, are kept in ``potential_tag``.
+Only what the format needs is fixed; the products and the order of basis functions are read from the
+file, so potentials of any template, MLIP's or ours, are evaluated as they were trained. Element
+names, which the format lacks, are kept in ``potential_tag``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from hullscreen.potentials.structures import FloatArray
 
 _INTEGERS = re.compile(r"-?\d+")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-_ACTIVE_SET_MARK = b"#MVS_v1.1"
+ACTIVE_SET_MARK = b"#MVS_v1.1"
+"""Where the potential of an ``.almtp`` file ends and its active set begins."""
 
 
 def read_mtp(path: str | Path, elements: tuple[str, ...] | None = None) -> MomentTensorPotential:
@@ -37,7 +38,7 @@ def read_mtp(path: str | Path, elements: tuple[str, ...] | None = None) -> Momen
     """
     path = Path(path)
     try:
-        text = path.read_bytes().partition(_ACTIVE_SET_MARK)[0].decode()
+        text = path.read_bytes().partition(ACTIVE_SET_MARK)[0].decode()
     except (OSError, UnicodeDecodeError) as error:
         raise FileFormatError(f"cannot read the potential {path}: {error}") from error
     if not text.startswith("MTP"):
@@ -66,6 +67,7 @@ def read_mtp(path: str | Path, elements: tuple[str, ...] | None = None) -> Momen
             np.array(_integers(field("alpha_moment_mapping")), dtype=np.int32),
             int(field("alpha_moments_count")),
         )
+        _check(basis)
         radial = _radial_coefficients(text, n_species, n_radial, n_beta)
         # The radial functions' count may exceed those that the basis uses.
         return MomentTensorPotential(
@@ -88,7 +90,7 @@ def write_mtp(path: str | Path, potential: MomentTensorPotential) -> None:
 
 
 def mtp_text(potential: MomentTensorPotential) -> str:
-    """The text of a ``.mtp`` file; numbers have 17 digits, so that reading gives the same potential."""
+    """The text of a ``.mtp`` file; with 17 digits, reading it gives the same potential."""
     basis = potential.basis
     lines = [
         "MTP",
@@ -122,23 +124,28 @@ def mtp_text(potential: MomentTensorPotential) -> str:
     return "\n".join(lines) + "\n"
 
 
-def read_active_matrix(path: str | Path, potential: MomentTensorPotential) -> FloatArray:
-    """The active-set matrix A of a ``.almtp`` file, one row per parameter, shape (n, n).
-
-    Raises
-    ------
-    FileFormatError
-        The file has no active set, or one that does not fit the potential.
-    """
-    path = Path(path)
-    _, mark, state = path.read_bytes().partition(_ACTIVE_SET_MARK)
-    header, separator, numbers = state.partition(b"\n#")
-    if not mark or not separator:
-        raise FileFormatError(f"{path} holds no active set: expected a section #MVS_v1.1")
-    n = potential.parameters.size
-    if b"weight_scaling" not in header or len(numbers) < 8 * n * n:
-        raise FileFormatError(f"{path}: the active set is shorter than {n} x {n} numbers")
-    return np.frombuffer(numbers, dtype="<f8", count=n * n).reshape(n, n).copy()
+def _check(basis: Basis) -> None:
+    """Raise FileFormatError if a kernel would read a moment that is not there or not complete."""
+    n_basic, n = len(basis.basic), basis.n_moments
+    left, right, _, target = basis.products.T
+    named = np.concatenate([left, right, target, basis.scalars])
+    strangers = named[(named < 0) | (named >= n)]
+    if strangers.size or n_basic > n or not n_basic:
+        raise FileFormatError(
+            f"moment {strangers[0] if strangers.size else n_basic} is named, "
+            f"but there are {n} in all and {n_basic} basic ones"
+        )
+    if basis.basic.min() < 0:
+        raise FileFormatError("alpha_index_basic holds a negative number")
+    place = np.arange(len(target))
+    last_change = np.full(n, -1)
+    np.maximum.at(last_change, target, place)
+    early = np.flatnonzero(np.maximum(last_change[left], last_change[right]) >= place)
+    if early.size or (target < n_basic).any():
+        raise FileFormatError(
+            f"alpha_index_times is out of order: product {early[0] if early.size else 0} needs "
+            f"a moment that is not complete, or changes a basic one"
+        )
 
 
 def _elements(tag: str, n_species: int) -> tuple[str, ...]:

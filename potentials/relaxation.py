@@ -9,6 +9,7 @@ import numpy as np
 
 from hullscreen.potentials import relaxation_kernels as kernels
 from hullscreen.potentials.active_set import ActiveSet
+from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.fit import EV_PER_CUBIC_ANGSTROM_IN_GPA
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IntArray, Structures
@@ -117,7 +118,8 @@ def relax(
     Raises
     ------
     InputError
-        Species without an element in the potential, or a cell without volume.
+        Species without an element in the potential, a cell without volume, or an active set of
+        another potential.
 
     Examples
     --------
@@ -126,6 +128,12 @@ def relax(
     {'converged': 200}
     """
     potential.check(structures)
+    n_parameters = potential.parameters.size
+    if active_set is not None and len(active_set.inverse) != n_parameters:
+        raise InputError(
+            f"the active set belongs to a potential of {len(active_set.inverse)} parameters, "
+            f"this one has {n_parameters}"
+        )
     limits = limits or RelaxationLimits()
     n = len(structures)
     result = Relaxed(

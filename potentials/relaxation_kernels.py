@@ -1,11 +1,12 @@
 """Compiled relaxation of cell and positions, one cell after another, watched at every evaluation.
 
-Variables are positions q in the undeformed cell and a symmetric strain ε: cell = cell₀ (1 + ε) and positions
-q (1 + ε), so that cells do not rotate. The strain is scaled such that one initial stiffness serves both.
-Quasi-Newton steps (BFGS, dense inverse Hessian) with a step limit and backtracking.
+Variables are positions q in the undeformed cell and a symmetric strain ε: cell = cell₀ (1 + ε) and
+positions q (1 + ε), so that cells do not rotate. The strain is scaled such that one initial
+stiffness serves both. Quasi-Newton steps (BFGS, dense inverse Hessian) with a step limit and
+backtracking.
 
-Source: Nocedal, Wright, Numerical Optimization, 2nd ed., sections 3.1 and 6.1; Pfrommer et al., J. Comput.
-Phys. 131, 233 (1997) for cell and positions together.
+Source: Nocedal, Wright, Numerical Optimization, 2nd ed., sections 3.1 and 6.1; Pfrommer et al., J.
+Comput. Phys. 131, 233 (1997) for cell and positions together.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ MAX_BACKTRACKS = 12
 class Limits(NamedTuple):
     """When a relaxation ends.
 
-    ``force`` eV/Å, ``stress`` eV/Å³, ``evaluations``, ``break_grade``, ``distance`` shortest allowed Å,
-    ``volume_ratio`` largest factor between start and present volume, ``energy`` lowest allowed eV/atom,
-    ``step`` longest displacement of an atom in one step in Å.
+    ``force`` eV/Å, ``stress`` eV/Å³, ``evaluations``, ``break_grade``, ``distance`` shortest
+    allowed Å, ``volume_ratio`` largest factor between start and present volume, ``energy`` lowest
+    allowed eV/atom, ``step`` longest displacement of an atom in one step in Å.
     """
 
     force: float
@@ -133,7 +134,7 @@ def _update_inverse(inverse: FloatArray, step: FloatArray, change: FloatArray) -
 def _grade(rows: FloatArray, active_inverse: FloatArray, n_atoms: int) -> float:
     if not len(rows):
         return 0.0
-    return np.abs(rows[0] @ active_inverse).max() / n_atoms
+    return float(np.abs(rows[0] @ active_inverse).max() / n_atoms)
 
 
 @njit(cache=True, nogil=True)
@@ -157,8 +158,8 @@ def relax_batch(
 ) -> None:
     """Relax every cell in place; a cell that fails ends alone.
 
-    ``active_inverse`` is A⁻¹ of the active set, or has no rows if grades are not wanted. Snapshots hold the
-    geometry of the highest grade seen on accepted steps.
+    ``active_inverse`` is A⁻¹ of the active set, or has no rows if grades are not wanted. Snapshots
+    hold the geometry of the highest grade seen on accepted steps.
     """
     n_parameters = len(active_inverse)
     n_rows = 1 if n_parameters else 0
@@ -220,7 +221,7 @@ def relax_batch(
                 _gradient(state, deformation, scale, trial_gradient)
             flat = usable and abs(trial - energy) <= ROUNDING * n * max(1.0, abs(energy) / n) * 100
             lower = usable and trial <= energy + SUFFICIENT_DECREASE * fraction * slope
-            if first and not usable or (not usable and n_backtracks >= MAX_BACKTRACKS):
+            if (first and not usable) or (not usable and n_backtracks >= MAX_BACKTRACKS):
                 if not sane:
                     outcome = VOLUME_LIMIT
                 elif shortest <= limits.distance:
@@ -239,7 +240,7 @@ def relax_batch(
                     fresh = True
                     step[:] = -gradient / ATOM_STIFFNESS
                     _limit_step(step, n, scale, limits.step)
-                    slope, fraction, n_backtracks = step @ gradient, 1.0, 0
+                    slope, fraction, n_backtracks = float(step @ gradient), 1.0, 0
                 else:
                     shrink = 0.25
                     if usable:
@@ -272,13 +273,13 @@ def relax_batch(
                 outcome = STEP_LIMIT
             else:
                 step[:] = -(inverse @ gradient)
-                slope = step @ gradient
+                slope = float(step @ gradient)
                 if slope >= 0.0:
                     inverse[:] = np.eye(size) / ATOM_STIFFNESS
                     fresh = True
                     step[:] = -gradient / ATOM_STIFFNESS
                 _limit_step(step, n, scale, limits.step)
-                slope = step @ gradient
+                slope = float(step @ gradient)
                 fraction, n_backtracks = 1.0, 0
                 variables[:] = accepted + step
         outcomes[s] = outcome

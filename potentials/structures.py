@@ -51,7 +51,8 @@ class Structures:
     @property
     def volumes(self) -> FloatArray:
         """Cell volumes in Å³, shape (n_structures,)."""
-        return np.abs(np.linalg.det(self.cells))
+        volumes: FloatArray = np.abs(np.linalg.det(self.cells))
+        return volumes
 
     def counts(self, n_species: int) -> IndexArray:
         """Atoms of each species in each structure, shape (n_structures, n_species)."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,12 @@ def scratch(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wheel(scratch):
+    # A copy, because setuptools builds inside the tree, where old files would join the wheel.
+    source = scratch / "source"
+    leave_out = shutil.ignore_patterns(".*", "build", "dist", "demo-*", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=leave_out)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    call([*pip, "wheel", "--no-deps", "--wheel-dir", scratch, ROOT], cwd=scratch, scratch=scratch)
+    call([*pip, "wheel", "--no-deps", "--wheel-dir", scratch, source], cwd=scratch, scratch=scratch)
     (found,) = scratch.glob("hullscreen-*.whl")
     return found
 

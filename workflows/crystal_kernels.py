@@ -5,6 +5,9 @@ rows in Å (3, 3), fractional positions (n_atoms, 3), species indices (n_atoms,)
 module because a compiled caller does not notice that a callee in another file has changed.
 """
 
+# numba publishes no types, so that a compiled function is untyped to its callers.
+# mypy: disable-error-code="untyped-decorator,no-any-return"
+
 from __future__ import annotations
 
 import numpy as np
@@ -90,7 +93,7 @@ def _rarest_atom(species: IntArray) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _atoms_coincide(
+def _atoms_coincide(  # noqa: PLR0917
     cell: FloatArray,
     fractions_a: FloatArray,
     species_a: IntArray,
@@ -214,9 +217,7 @@ def primitive_crystal(
         if j == first or species[j] != species[first]:
             continue
         shift = fractions[j] - fractions[first]
-        if _atoms_coincide(
-            cell, fractions, species, fractions, species, shift, tolerance, used
-        ):
+        if _atoms_coincide(cell, fractions, species, fractions, species, shift, tolerance, used):
             shifts[n_shifts] = shift
             n_shifts += 1
     if n_shifts == 1:
@@ -267,7 +268,7 @@ def primitive_crystal(
 
 
 @njit(cache=True, nogil=True)
-def crystals_match(
+def crystals_match(  # noqa: PLR0917
     cell_a: FloatArray,
     fractions_a: FloatArray,
     species_a: IntArray,
@@ -415,7 +416,7 @@ def primitive_crystals(
 
 
 @njit(cache=True, nogil=True)
-def group_crystals(
+def group_crystals(  # noqa: PLR0917
     order: IndexArray,
     composition: IndexArray,
     energies: FloatArray,

@@ -2,8 +2,9 @@
 
 Everything here is arrays. A composition is a row of atomic fractions, one column per element;
 an entry is a row with its energy per atom. The hull is kept as facets: each is spanned by as many
-entries as there are elements and has one chemical potential per element, so that the hull's energy
-at any composition ``x`` is ``max over facets of x · μ`` (it is convex), and no facet need be searched.
+entries as there are elements and has one chemical potential per element, so that the
+hull's energy at any composition ``x`` is the largest ``x · μ`` of all facets (it is convex), and no
+facet need be searched.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ STABLE_TOLERANCE = 1e-9
 # one within it. Compositions of cells of up to 1,000 atoms differ by 1e-6 at least.
 FRACTION_TOLERANCE = 1e-9
 # Volume of a facet's composition simplex relative to the whole one. Below it the corners lie on a
-# common line or plane (a side wall, not a facet). Real facets of 40-atom quaternary cells have 4e-7.
+# common line or plane (a side wall, not a facet). Facets of 40-atom quaternary cells have 4e-7.
 FLAT_FACET = 1e-10
-# Proof of a hull: the facets fill the composition simplex, and no entry lies below a facet's plane,
-# relative to the deepest formation energy. Rounding leaves 1e-14 on compositions of real cells.
+# Proof of a hull: the facets fill the composition simplex (relative to its volume), and no entry
+# lies below a facet (relative to the deepest energy). Rounding leaves 1e-14 with real cells.
 PROOF_TOLERANCE = 1e-9
 # Relative to the deepest formation energy. Less deep is rounding, and is left to the facets above.
 NEGLIGIBLE_DEPTH = 1e-13
@@ -215,8 +216,8 @@ def convex_hull(fractions: FloatArray, energies: FloatArray) -> Hull:
     elements = _lowest_elements(rows, values)
     formation = _relative_to_elements(rows, values, elements)
     facets = _lower_facets(rows, formation, lowest, elements)
-    potentials = np.linalg.solve(rows[facets], formation[facets][..., None])[..., 0]
-    above = formation - _upper_envelope(rows[lowest], potentials)[composition]
+    potentials = _chemical_potentials(rows, formation, facets)
+    above: FloatArray = formation - _upper_envelope(rows[lowest], potentials)[composition]
     np.maximum(above, 0.0, out=above)
     vertices = np.unique(facets)
     above[vertices] = 0.0
@@ -259,11 +260,17 @@ def _lower_facets(
     facets = entries[below]
     volumes = np.abs(np.linalg.det(rows[facets]))
     facets = np.sort(facets[volumes > FLAT_FACET], axis=1)
-    potentials = np.linalg.solve(rows[facets], formation[facets][..., None])[..., 0]
+    potentials = _chemical_potentials(rows, formation, facets)
     undercut = _upper_envelope(rows[entries], potentials) - formation[entries]
     if abs(volumes.sum() - 1.0) > PROOF_TOLERANCE or undercut.max() > PROOF_TOLERANCE * depth:
         raise CompositionError(TOO_NEAR)
     return facets
+
+
+def _chemical_potentials(rows: FloatArray, formation: FloatArray, facets: IndexArray) -> FloatArray:
+    """Potentials whose plane holds the corners of each facet, shape (n_facets, n_elements)."""
+    solved = np.linalg.solve(rows[facets], formation[facets][..., None])[..., 0]
+    return np.asarray(solved, dtype=np.float64)
 
 
 def _upper_envelope(rows: FloatArray, potentials: FloatArray) -> FloatArray:

@@ -12,8 +12,9 @@ from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import FloatArray, IntArray, Structures
 from hullscreen.workflows.aflow_prototypes import Decorations, aflow_decorations
 from hullscreen.workflows.derivative_structures import colourings, count_colourings
+from hullscreen.workflows.element_sizes import element_sizes
 from hullscreen.workflows.parent_lattices import LATTICES, ByteArray, parent_lattice
-from hullscreen.workflows.start_volumes import element_sizes, scale_to_start_volumes
+from hullscreen.workflows.start_volumes import scale_to_start_volumes
 
 FEWEST_ELEMENTS, MOST_ELEMENTS = 2, 4
 

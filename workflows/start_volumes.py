@@ -4,6 +4,12 @@ Two estimates err in opposite directions on ordered alloys: the sum of elemental
 large where unlike bonds are short (4-15 % on aluminides), bond lengths mined from known compounds
 (data-mined lattice scaling, DLS) give too little by about as much. Their mean is used.
 
+Mined radii miss pure elements by up to 40 % in volume (they come from compounds), so the less mixed
+a structure is, the more its radii are drawn to those of touching spheres in the close-packed
+element: pure fcc and hcp get their elemental volumes exactly, equiatomic alloys the plain mean.
+On 31 ordered alloys the root mean square error is 5.0 %; additive volumes alone give 7.4 %. The
+largest are those of ferromagnets: FeCo starts 14 % and Ni3Fe 11 % too small.
+
 Source of DLS: I.-H. Chu, S. Roychowdhury, D. Han, A. Jain, S. P. Ong, Comput. Mater. Sci. 146, 184
 (2018); parameters as shipped with pymatgen.
 """
@@ -11,21 +17,13 @@ Source of DLS: I.-H. Chu, S. Roychowdhury, D. Han, A. Jain, S. P. Ong, Comput. M
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numba import njit
 
-from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray, Structures
-
-CUBIC_ANGSTROM_PER_CM3_PER_MOL = 1.0 / 0.602214076
-
-# No packing of spheres has its nearest neighbours farther apart than fcc: d <= 2^(1/6) v^(1/3).
-CLOSEST_PACKING = 2.0 ** (1.0 / 6.0)
+from hullscreen.workflows.element_sizes import CLOSEST_PACKING, ElementSizes, element_sizes
 
 # DLS counts up to this factor of the additive volume. Derivative structures stay within 0.8-1.8;
 # graphite, molecular solids and other open prototypes of nonmetals ask for 2-27 times more, which
@@ -35,29 +33,6 @@ LARGEST_DLS_RATIO = 2.5
 # No bond starts shorter than this part of its expected length: the dimers of those prototypes
 # would, and nothing can be learnt from metal atoms 1 Å apart.
 SHORTEST_BOND = 0.75
-
-
-@dataclass(frozen=True, eq=False)
-class ElementSizes:
-    """What the start volume of an alloy is made of; one entry for each element.
-
-    Attributes
-    ----------
-    volumes
-        Atomic volumes of the elements in Å³, shape (n_elements,).
-    radii, radius_slopes
-        Bond radius in Å, and its change with the spread of electronegativities in the structure.
-    pure_stretches
-        Factor on the bond radius that gives the close-packed element its atomic volume.
-    electronegativities
-        Pauling's, shape (n_elements,).
-    """
-
-    volumes: FloatArray
-    radii: FloatArray
-    radius_slopes: FloatArray
-    pure_stretches: FloatArray
-    electronegativities: FloatArray
 
 
 @njit(cache=True, nogil=True)
@@ -182,75 +157,6 @@ def _bond_length_volumes(  # noqa: PLR0917
                 length = radius + element_radii[species[start + second]]
                 largest = max(largest, length / shortest[first, second])
         volumes[i_structure] = volume * largest**3
-
-
-@cache
-def _tabulated(symbol: str) -> tuple[float, float, float, float]:
-    """Atomic volume (Å³, nan if unknown), bond radius, its slope, electronegativity (nan)."""
-    from pymatgen.analysis.structure_prediction.volume_predictor import bond_params
-    from pymatgen.core.periodic_table import Element
-
-    element = Element(symbol)
-    with warnings.catch_warnings():
-        # pymatgen warns where it has no value; that case is handled here.
-        warnings.simplefilter("ignore", UserWarning)
-        molar_volume, electronegativity = element.molar_volume, float(element.X)
-    volume = math.nan if molar_volume is None else float(molar_volume)
-    volume *= CUBIC_ANGSTROM_PER_CM3_PER_MOL
-    entry = bond_params.get(symbol)
-    if entry is None:
-        return volume, math.nan, 0.0, electronegativity
-    return volume, float(entry["r"]), float(entry["k"]), electronegativity
-
-
-def element_sizes(
-    elements: Sequence[str], elemental_volumes: Mapping[str, float] | None = None
-) -> ElementSizes:
-    """Sizes of the elements of a campaign.
-
-    Parameters
-    ----------
-    elements
-        Element symbols.
-    elemental_volumes
-        Atomic volumes in Å³ that replace the experimental ones, for instance those of the
-        campaign's own DFT; bond radii are scaled with their cube root.
-
-    Raises
-    ------
-    InputError
-        A volume is unknown or not a positive number.
-    """
-    given = elemental_volumes or {}
-    volumes, radii, slopes, negativities = [], [], [], []
-    for symbol in elements:
-        volume, radius, slope, electronegativity = _tabulated(symbol)
-        if symbol in given:
-            own = float(given[symbol])
-            if not (math.isfinite(own) and own > 0.0):
-                raise InputError(f"the volume of {symbol} must be positive (Å³/atom), got {own}")
-            stretch = (own / volume) ** (1.0 / 3.0) if math.isfinite(volume) else 1.0
-            volume, radius, slope = own, radius * stretch, slope * stretch
-        if not math.isfinite(volume):
-            raise InputError(
-                f"the atomic volume of {symbol} is not known; give it in elemental_volumes (Å³)"
-            )
-        if not math.isfinite(radius):
-            radius = 0.5 * CLOSEST_PACKING * volume ** (1.0 / 3.0)
-        volumes.append(volume)
-        radii.append(radius)
-        slopes.append(slope)
-        negativities.append(electronegativity)
-    known = [value for value in negativities if math.isfinite(value)]
-    # Without a value an element adds nothing to the spread.
-    filler = sum(known) / len(known) if known else 0.0
-    return ElementSizes(
-        np.array(volumes),
-        np.array(radii),
-        np.array(slopes),
-        0.5 * CLOSEST_PACKING * np.cbrt(volumes) / np.array(radii),
-        np.array([value if math.isfinite(value) else filler for value in negativities]),
-    )
 
 
 def additive_volumes(structures: Structures, sizes: ElementSizes) -> FloatArray:

@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """Make DIRECTORY with a commented hullscreen.toml, and say what to do next."""
     from hullscreen.launch.atomic_files import write_atomically
-    from hullscreen.launch.elements import check_elements
+    from hullscreen.workflows.elements import check_elements
     from hullscreen.launch.launchpad_file import write_launchpad_file
     from hullscreen.launch.settings import FILE_NAME, from_tables
     from hullscreen.launch.settings_template import render
@@ -90,7 +90,7 @@ def _campaign_name(directory: Path, elements: tuple[str, ...]) -> str:
 def _known_lattices(lattices: tuple[str, ...]) -> tuple[str, ...]:
     import difflib
 
-    from hullscreen.launch.settings_tree import Lattice
+    from hullscreen.workflows.settings_tree import Lattice
     from hullscreen.potentials.errors import InputError
 
     known = get_args(Lattice)

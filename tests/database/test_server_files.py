@@ -6,61 +6,14 @@ import sys
 
 import pytest
 
-from hullscreen.database import server_files
 from hullscreen.database.mongod import end_other_mongod
 from hullscreen.database.server_files import (
     ServerFiles,
-    make_private_directory,
     prepare,
     process_start,
-    socket_path,
     try_lock,
 )
 from hullscreen.potentials.errors import DatabaseError
-
-
-def test_private_directory_is_made_and_accepted_again(tmp_path):
-    path = tmp_path / "user" / "project" / "mongod.sock"
-    for _ in range(2):
-        make_private_directory(path)
-    assert path.parent.stat().st_mode & 0o777 == 0o700
-
-
-def test_directory_open_to_others_is_refused(tmp_path):
-    (tmp_path / "user").mkdir(mode=0o755)
-    with pytest.raises(PermissionError, match="open to other users"):
-        make_private_directory(tmp_path / "user" / "project" / "mongod.sock")
-
-
-def test_link_in_place_of_the_directory_is_refused(tmp_path):
-    (tmp_path / "elsewhere").mkdir(mode=0o700)
-    (tmp_path / "user").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(PermissionError, match="not a directory of this user"):
-        make_private_directory(tmp_path / "user" / "project" / "mongod.sock")
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_directory_of_another_user_is_refused(tmp_path):
-    (tmp_path / "user").mkdir(mode=0o700)
-    os.chown(tmp_path / "user", 65534, 65534)
-    with pytest.raises(PermissionError, match="not a directory of this user"):
-        make_private_directory(tmp_path / "user" / "project" / "mongod.sock")
-
-
-def test_no_private_directory_is_an_error_with_every_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(server_files, "SHARED_TEMPORARY_DIRECTORY", str(tmp_path / "missing"))
-    monkeypatch.setattr(server_files.tempfile, "tempdir", str(tmp_path / ("long" * 40)))
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    with pytest.raises(DatabaseError, match=r"No such file.*longer than 107 bytes.*set TMPDIR"):
-        socket_path(ServerFiles(tmp_path))
-
-
-def test_socket_path_belongs_to_one_project(tmp_path):
-    paths = {socket_path(ServerFiles(tmp_path / name)) for name in ("one", "two", "one")}
-    assert len(paths) == 2
-    for path in paths:
-        path.parent.rmdir()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")

@@ -67,7 +67,6 @@ def test_version_of_the_installed_package(capsys, monkeypatch):
     [
         (["hul"], "there is no command 'hul'; did you mean `hull`?"),
         (["xyzzy"], "there is no command 'xyzzy'; `hullscreen --help` lists them"),
-        (["--bogus"], "No such option '--bogus'"),
         (
             ["init", "here"],
             "Missing option '--elements' (`hullscreen init --help` shows how to call it)",
@@ -79,6 +78,11 @@ def test_wrong_words_bring_one_sentence(words, sentence, capsys):
     written = capsys.readouterr()
     assert written.err == f"hullscreen: {sentence}\n"
     assert written.out == ""
+
+
+def test_an_unknown_option_is_named(capsys):
+    assert main(["--bogus"]) == 2
+    assert "--bogus" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import tomllib
 
 import pytest
 
+from hullscreen.dft_adapters.espresso_settings import EspressoSettings, settings_from_table
 from hullscreen.launch.settings import FILE_NAME, from_tables, load, with_database_uri
-from hullscreen.launch.settings_tree import MAX_ATOMS
+from hullscreen.workflows.settings_tree import MAX_ATOMS, QuantumEspresso
 from hullscreen.potentials.errors import SettingsError
 
 GOOD = {"campaign": {"elements": ["Cu", "Pd"]}}
@@ -43,6 +44,28 @@ def test_max_atoms_follows_the_number_of_elements(elements):
     assert from_tables(tables).prototypes.max_atoms == MAX_ATOMS[len(elements)]
     tables["prototypes"] = {"max_atoms": 3}
     assert from_tables(tables).prototypes.max_atoms == 3
+
+
+def test_quantum_espresso_has_every_key_of_its_adapter():
+    ours = {field.name for field in dataclasses.fields(QuantumEspresso)}
+    assert ours == {"preset", *(field.name for field in dataclasses.fields(EspressoSettings))}
+
+
+def test_quantum_espresso_defaults_are_those_of_its_adapter():
+    table = from_tables({**GOOD, "dft": {"engine": "quantum_espresso"}}).dft.engine_table()
+    assert table.pop("engine") == "quantum_espresso"
+    assert settings_from_table(table) == settings_from_table({"preset": "debian-lda"})
+
+
+def test_quantum_espresso_keys_reach_its_adapter():
+    given = {"command": "mpirun -np 4 pw.x", "cutoff_ry": 50, "spin": False, "timeout_s": 60}
+    tables = {**GOOD, "dft": {"engine": "quantum_espresso", "quantum_espresso": given}}
+    table = from_tables(tables).dft.engine_table()
+    assert table.pop("engine") == "quantum_espresso"
+    made = settings_from_table(table)
+    assert made.command == ("mpirun", "-np", "4", "pw.x")
+    assert (made.cutoff_ry, made.spin, made.timeout_s) == (50.0, False, 60.0)
+    assert made.density_cutoff_ry == 240.0
 
 
 def test_settings_cannot_be_changed():
@@ -148,6 +171,13 @@ def test_whole_numbers_may_stand_for_fractions():
             (
                 "[potential]: cutoff_angstrom is 5 and min_distance_angstrom 5; expected the "
                 "cutoff to be larger"
+            ),
+        ),
+        (
+            {"dft": {"quantum_espresso": {"cutoff_ry": 50, "density_cutoff_ry": 100}}},
+            (
+                "[dft.quantum_espresso]: density_cutoff_ry is 100 and cutoff_ry 50; expected the "
+                "density's to be at least four times as large"
             ),
         ),
         (

@@ -70,10 +70,10 @@ def test_every_setting_is_described(row):
     assert len(description.split()) >= 3
     for suffix, unit in (
         ("_angstrom", "Å"),
-        ("per_angstrom", "1/Å"),
+        ("kpoint_spacing", "1/Å"),
         ("_ry", "Ry"),
         ("_gpa", "GPa"),
-        ("_seconds", " s "),
+        ("_s", " s "),
         ("force_tolerance", "eV/Å"),
     ):
         assert not key.endswith(suffix) or unit in description, f"{key} names no unit"

@@ -128,7 +128,9 @@ def configurations(draw):
             )
         ),
         atom_columns=draw(
-            st.fixed_dictionaries({}, optional={"charge": arrays(np.float64, n_atoms, elements=finite)})
+            st.fixed_dictionaries(
+                {}, optional={"charge": arrays(np.float64, n_atoms, elements=finite)}
+            )
         ),
     )
 
@@ -232,7 +234,7 @@ def test_missing_parts_are_named():
 
 
 def test_unreadable_files(tmp_path):
-    with pytest.raises(FileFormatError, match="cannot read .*none.cfg: No such file"):
+    with pytest.raises(FileFormatError, match=r"cannot read .*none.cfg: No such file"):
         read_cfg(tmp_path / "none.cfg")
     (tmp_path / "binary.cfg").write_bytes(b"\xff\xfe\x00BEGIN")
     with pytest.raises(FileFormatError, match="no UTF-8 text"):

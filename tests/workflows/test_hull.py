@@ -149,9 +149,7 @@ def test_an_entry_above_the_hull_changes_nothing(entries, seed):
     lowest = [energies[(fractions[:, k] == 1)].min() for k in range(fractions.shape[1])]
     reference = new @ np.array(lowest)
     above = before.hull_energy_at(new) + reference + rng.uniform(1e-3, 1.0, 5)
-    after = energy_above_hull(
-        np.concatenate([fractions, new]), np.concatenate([energies, above])
-    )
+    after = energy_above_hull(np.concatenate([fractions, new]), np.concatenate([energies, above]))
     assert after[: len(energies)] == pytest.approx(before.energies_above_hull, abs=1e-11)
 
 

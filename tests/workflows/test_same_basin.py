@@ -140,9 +140,7 @@ def test_all_colourings_fall_into_the_known_number_of_crystals(
 ):
     # Counts: Hart, Forcade, Phys. Rev. B 77, 224115 (2008), summed over cell sizes with labels
     # distinguishable. One number too low would be a false merge, one too high a missed one.
-    batch = join(
-        one for index in indices for one in all_colourings(cell, sites, index, n_species)
-    )
+    batch = join(one for index in indices for one in all_colourings(cell, sites, index, n_species))
     labels = group_by_basin(batch, np.zeros(len(batch)))
     assert len(np.unique(labels)) == expected
     assert (labels[labels] == labels).all()
@@ -150,9 +148,7 @@ def test_all_colourings_fall_into_the_known_number_of_crystals(
 
 def test_distinct_relaxed_cells_stay_distinct_through_small_noise():
     rng = np.random.default_rng(5)
-    batch = join(
-        one for index in range(1, 7) for one in all_colourings(FCC, ONE_SITE, index, 2)
-    )
+    batch = join(one for index in range(1, 7) for one in all_colourings(FCC, ONE_SITE, index, 2))
     distinct = batch.take(np.unique(group_by_basin(batch, np.zeros(len(batch)))))
     copies = join(
         disguised(distinct.one(i), rng, 0.01) for i in range(len(distinct)) for _ in range(3)
@@ -167,9 +163,7 @@ def test_structure_matcher_agrees_on_small_cells():
     from pymatgen.io.ase import AseAtomsAdaptor
 
     matcher = StructureMatcher(scale=False)
-    batch = join(
-        one for index in range(1, 5) for one in all_colourings(FCC, ONE_SITE, index, 2)
-    )
+    batch = join(one for index in range(1, 5) for one in all_colourings(FCC, ONE_SITE, index, 2))
     rng = np.random.default_rng(1)
     chosen = rng.choice(len(batch), (40, 2))
     frames = [AseAtomsAdaptor.get_structure(frame) for frame in to_atoms(batch, ["Cu", "Pd"])]
@@ -200,7 +194,7 @@ def test_the_position_tolerance_applies_after_the_mean_shift(offset, same):
     cell = np.diag([4.0, 5.0, 6.5])
     kinds = np.array([0, 1], dtype=np.int32)
     xyz = np.array([[0.0, 0.0, 0.0], [1.0, 1.5, 2.0]])
-    moved = xyz + [[0.0, 0.0, 0.0], [offset, 0.0, 0.0]]
+    moved = xyz + np.array([[0.0, 0.0, 0.0], [offset, 0.0, 0.0]])
     assert same_crystal(cell, xyz, kinds, cell, moved, kinds) == same
 
 

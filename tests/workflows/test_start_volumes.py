@@ -6,13 +6,12 @@ from hypothesis import strategies as st
 
 from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import Structures, concatenate, from_atoms
+from hullscreen.workflows.element_sizes import CLOSEST_PACKING, element_sizes
 from hullscreen.workflows.start_volumes import (
-    CLOSEST_PACKING,
     LARGEST_DLS_RATIO,
     SHORTEST_BOND,
     additive_volumes,
     bond_length_volumes,
-    element_sizes,
     scale_to_start_volumes,
     start_volumes,
 )
@@ -110,7 +109,8 @@ def test_the_mean_is_better_than_either_estimate():
 
 
 @pytest.mark.parametrize(
-    ("symbol", "lattice_parameter"), [("Al", 4.0496), ("Cu", 3.6149), ("Ni", 3.5240), ("Au", 4.0782)]
+    ("symbol", "lattice_parameter"),
+    [("Al", 4.0496), ("Cu", 3.6149), ("Ni", 3.5240), ("Au", 4.0782)],
 )
 def test_close_packed_elements_start_at_their_own_volume(symbol, lattice_parameter):
     fcc = l1_2(3.0, symbol, symbol)
@@ -139,7 +139,12 @@ def test_equiatomic_alloys_have_the_bond_length_volume_of_pymatgen(seed, n_pairs
 
 def test_scaling_changes_the_volume_only_and_each_structure_by_itself():
     elements = ["Al", "Ni"]
-    frames = [b2(3.0, "Ni", "Al"), l1_2(5.0, "Al", "Ni"), l1_2(5.0, "Ni", "Ni"), b2(2.0, "Al", "Al")]
+    frames = [
+        b2(3.0, "Ni", "Al"),
+        l1_2(5.0, "Al", "Ni"),
+        l1_2(5.0, "Ni", "Ni"),
+        b2(2.0, "Al", "Al"),
+    ]
     together = from_atoms(frames, elements)
     scaled = scale_to_start_volumes(together, elements)
     alone = concatenate(
@@ -190,7 +195,9 @@ def test_open_prototypes_start_neither_empty_nor_crushed():
         additive = additive_volumes(structures, sizes)[0]
         shortest = np.cbrt(volume / mined)
         assert shortest >= SHORTEST_BOND * (1 - 1e-12)
-        assert volume <= max((1 + LARGEST_DLS_RATIO) / 2 * additive, SHORTEST_BOND**3 * mined) + 1e-9
+        assert (
+            volume <= max((1 + LARGEST_DLS_RATIO) / 2 * additive, SHORTEST_BOND**3 * mined) + 1e-9
+        )
     # d = 2^(1/6) v^(1/3) in close packing is the length that pure bonds are given.
     expected = CLOSEST_PACKING * np.cbrt(sizes.volumes[0])
     assert bond_length_volumes(structures, sizes)[0] == pytest.approx(64.0 * expected**3, rel=1e-12)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StrictStr, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from hullscreen.launch.elements import check_elements
+from hullscreen.workflows.elements import check_elements
 
 MAX_ATOMS = {2: 8, 3: 6, 4: 4}
 """Atoms per cell of the derivative structures, by the number of elements."""
@@ -86,36 +86,55 @@ class Prototypes:
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
 class QuantumEspresso:
-    """Quantum ESPRESSO, used when ``engine = "quantum_espresso"``."""
+    """Quantum ESPRESSO, used when ``engine = "quantum_espresso"``. Empty: the preset's value."""
 
+    preset: str = _setting(
+        "debian-lda",
+        "Set of pseudopotentials and cutoffs: 'debian-lda' (Al Au Cu Mg Ni Ti), 'debian-pbe' "
+        "(Cr Cu Ni) or 'pseudo-dojo-pbe' (your own folder of files).",
+        min_length=1,
+    )
     command: str = _setting(
         "pw.x", "Command that runs pw.x, such as 'mpirun -np 4 pw.x'.", min_length=1
     )
-    pseudopotentials: str = _setting(
-        "/usr/share/espresso/pseudo", "Directory of the UPF files.", min_length=1
+    pseudopotentials: str = _setting("", "Folder of the UPF files; empty: the preset's.")
+    files: dict[str, str] = _setting({}, "UPF file by element, beside those of the preset.")
+    functional: Literal["", "LDA", "PBE", "PBEsol"] = _setting(
+        "", "Functional: LDA, PBE or PBEsol; empty: the preset's."
     )
-    ecutwfc_ry: float = _setting(30.0, "Cutoff of the wave functions in Ry.", gt=0)
-    ecutrho_ry: float = _setting(240.0, "Cutoff of the charge density in Ry.", gt=0)
-    kspacing_per_angstrom: float = _setting(
-        0.045, "Spacing of k points in 1/Å, without the factor 2π.", gt=0
+    cutoff_ry: float = _setting(
+        0.0, "Cutoff of the wave functions in Ry; 0: the preset's.", ge=0, le=1000
     )
-    smearing: Literal["gaussian", "methfessel-paxton", "marzari-vanderbilt", "fermi-dirac"] = (
-        _setting("marzari-vanderbilt", "Smearing of the occupations.")
+    density_cutoff_ry: float = _setting(
+        0.0, "Cutoff of the charge density in Ry; 0: the preset's.", ge=0, le=10000
     )
-    degauss_ry: float = _setting(0.02, "Width of the smearing in Ry.", gt=0)
-    spin_polarised: bool = _setting(
-        default=False, description="Whether calculations are spin polarised."
+    smearing_ry: float = _setting(
+        0.0, "Width of the Marzari-Vanderbilt smearing in Ry; 0: the preset's.", ge=0, le=1
     )
-    max_seconds: float = _setting(
-        3600.0, "Wall time in s after which a calculation stops and is continued.", gt=0
+    kpoint_spacing: float = _setting(
+        0.04, "Largest distance of k points in 1/Å, without the factor 2π.", gt=0, le=1
+    )
+    spin: bool = _setting(
+        default=True, description="Whether structures with magnetic elements are spin polarised."
+    )
+    initial_moments: dict[str, float] = _setting(
+        {}, "Starting moment by element in Bohr magnetons, beside Cr, Mn, Fe, Co and Ni."
+    )
+    scf_threshold_ry_per_atom: float = _setting(
+        1e-9, "Convergence of the self-consistent energy in Ry per atom.", gt=0, lt=1
+    )
+    max_scf_steps: int = _setting(100, "Iterations after which a calculation has failed.", ge=1)
+    timeout_s: float = _setting(0.0, "Wall time in s after which pw.x is stopped; 0: never.", ge=0)
+    extra_input: dict[str, dict[str, Any]] = _setting(
+        {}, "Namelist entries on top, such as {electrons = {mixing_beta = 0.3}}."
     )
 
     @model_validator(mode="after")
     def _cutoffs_fit(self) -> "QuantumEspresso":
-        if self.ecutrho_ry < 4 * self.ecutwfc_ry:
+        if 0 < self.density_cutoff_ry < 4 * self.cutoff_ry:
             raise ValueError(
-                f"ecutrho_ry is {self.ecutrho_ry:g} and ecutwfc_ry {self.ecutwfc_ry:g}; expected "
-                "ecutrho_ry at least four times ecutwfc_ry"
+                f"density_cutoff_ry is {self.density_cutoff_ry:g} and cutoff_ry "
+                f"{self.cutoff_ry:g}; expected the density's to be at least four times as large"
             )
         return self
 
@@ -141,14 +160,22 @@ class DFT:
         0.1, "Largest stress in GPa at which a DFT relaxation ends.", gt=0, le=10
     )
     max_steps: int = _setting(200, "Steps of a DFT relaxation, at most.", ge=1)
+    structures_per_job: int = _setting(
+        20,
+        "Structures that one DFT job computes one after another; 1 for calculations of minutes.",
+        ge=1,
+    )
     quantum_espresso: QuantumEspresso = Field(default_factory=QuantumEspresso)
 
     def engine_table(self) -> dict[str, Any]:
         """What ``hullscreen.dft_adapters.engine.load_engine`` takes."""
+        own: dict[str, Any]
         if self.engine == "ase":
             own = {"calculator": self.calculator, "arguments": dict(self.arguments)}
         else:
-            own = dataclasses.asdict(self.quantum_espresso)
+            given = dataclasses.asdict(self.quantum_espresso)
+            # False is a choice; an empty string, table or zero stands for the preset's value.
+            own = {key: value for key, value in given.items() if value or value is False}
         return {"engine": self.engine, **own}
 
 
@@ -156,7 +183,7 @@ class DFT:
 class Potential:
     """The moment tensor potential of both screening stages."""
 
-    cutoff_angstrom: float = _setting(5.0, "Reach of the interactions in Å.", gt=0, le=15)
+    cutoff_angstrom: float = _setting(5.5, "Reach of the interactions in Å.", gt=0, le=15)
     min_distance_angstrom: float = _setting(
         0.0,
         "Distance in Å below which the radial functions are not trusted; 0 takes it from the "
@@ -164,7 +191,7 @@ class Potential:
         ge=0,
     )
     radial_basis_size: int = _setting(
-        8, "Chebyshev polynomials of each radial function.", ge=2, le=32
+        6, "Chebyshev polynomials of each radial function.", ge=2, le=32
     )
     level_first: int = _setting(
         8,
@@ -174,7 +201,7 @@ class Potential:
         multiple_of=2,
     )
     level_second: int = _setting(
-        16, "Level of the larger potential of the second stage: even.", ge=2, le=28, multiple_of=2
+        12, "Level of the larger potential of the second stage: even.", ge=2, le=28, multiple_of=2
     )
 
     @model_validator(mode="after")
@@ -207,7 +234,7 @@ class Learning:
         4.0, "Factor by which each wave is larger than the one before.", ge=1
     )
     max_selected_per_wave: int = _setting(
-        60, "DFT calculations for training after one wave, at most.", ge=1
+        40, "DFT calculations for training after one wave, at most.", ge=1
     )
 
     @model_validator(mode="after")

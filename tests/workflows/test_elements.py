@@ -3,7 +3,7 @@
 import pytest
 from ase.data import chemical_symbols
 
-from hullscreen.launch.elements import SYMBOLS, check_elements, nearest_symbol
+from hullscreen.workflows.elements import SYMBOLS, check_elements, nearest_symbol
 from hullscreen.potentials.errors import InputError
 
 

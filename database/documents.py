@@ -1,0 +1,315 @@
+"""What hullscreen keeps in MongoDB: one frozen dataclass per collection, arrays as BSON binary.
+
+Fields carry the Materials Project's names where it has one. Energies in eV, lengths in Å.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import numpy as np
+
+from hullscreen.potentials.structures import FloatArray, IntArray
+
+SCHEMA_VERSION = 1
+
+
+def now() -> datetime:
+    """Present time in UTC, to the millisecond that BSON keeps."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Cell (3, 3) and positions (n_atoms, 3) in Å."""
+
+    cell: FloatArray
+    positions: FloatArray
+
+    def to_bson(self) -> dict[str, bytes]:
+        """Little-endian doubles."""
+        return {"cell": pack(self.cell), "positions": pack(self.positions)}
+
+    @classmethod
+    def from_bson(cls, value: Mapping[str, bytes]) -> Self:
+        """The inverse of `to_bson`."""
+        return cls(unpack(value["cell"]), unpack(value["positions"]))
+
+
+def pack(array: FloatArray) -> bytes:
+    """Doubles as bytes."""
+    return np.ascontiguousarray(array, dtype="<f8").tobytes()
+
+
+def unpack(data: bytes) -> FloatArray:
+    """Rows of three doubles."""
+    return np.frombuffer(data, dtype="<f8").reshape(-1, 3).astype(np.float64)
+
+
+def pack_species(species: IntArray) -> bytes:
+    """Species indices as bytes."""
+    return np.ascontiguousarray(species, dtype="<i4").tobytes()
+
+
+def unpack_species(data: bytes) -> IntArray:
+    """The inverse of `pack_species`."""
+    return np.frombuffer(data, dtype="<i4").astype(np.int32)
+
+
+class Document:
+    """Conversion that all documents share: fields by name, geometries and species packed."""
+
+    def to_bson(self) -> dict[str, Any]:
+        """The document as MongoDB stores it."""
+        document: dict[str, Any] = {}
+        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
+            if isinstance(value, Document | Geometry):
+                value = value.to_bson()
+            elif entry.name == "species":
+                value = pack_species(value)
+            elif isinstance(value, np.ndarray):
+                value = pack(value)
+            elif isinstance(value, tuple):
+                value = list(value)
+            document[entry.name] = value
+        return document
+
+
+@dataclass(frozen=True)
+class CampaignDocument(Document):
+    """One campaign.
+
+    Attributes
+    ----------
+    name
+        Its key; structures, rounds and potentials carry it.
+    settings
+        Tables of ``hullscreen.toml`` as they were when the campaign began.
+    engine
+        Name and fingerprint of the DFT engine: energies of another never meet these.
+    directory
+        Where calculations write their files.
+    pool
+        Prototypes by lattice.
+    cpu_seconds
+        Processor time by part.
+    finished
+        Whether the hull is final.
+    """
+
+    name: str
+    chemsys: str
+    elements: tuple[str, ...]
+    settings: dict[str, Any]
+    engine: dict[str, str]
+    directory: str
+    pool: dict[str, int] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
+    schema_version: int = SCHEMA_VERSION
+    created_at: datetime = field(default_factory=now)
+    last_updated: datetime = field(default_factory=now)
+
+
+@dataclass(frozen=True)
+class Prototype(Document):
+    """A structure of the pool as it was generated.
+
+    Attributes
+    ----------
+    index
+        Place in the pool.
+    order
+        Place in the order in which waves take structures.
+    counts
+        Atoms of each element.
+    stage
+        The stage it has reached: 1, 2, 3 (final).
+    """
+
+    campaign: str
+    index: int
+    order: int
+    prototype: str
+    nsites: int
+    counts: tuple[int, ...]
+    formula_pretty: str
+    species: IntArray
+    start: Geometry
+    stage: int = 1
+
+
+@dataclass(frozen=True)
+class Relaxed(Document):
+    """The relaxation of a structure with a potential.
+
+    Attributes
+    ----------
+    stage, potential
+        The stage, and the round whose potential it was.
+    outcome
+        How it ended, see `hullscreen.potentials.relaxation.Outcome`.
+    highest_grade
+        Largest extrapolation grade on the way; the geometry of which is ``snapshot``.
+    """
+
+    stage: int
+    potential: int
+    outcome: str
+    energy_per_atom: float
+    evaluations: int
+    grade: float
+    highest_grade: float
+    geometry: Geometry
+    snapshot: Geometry | None = None
+
+
+@dataclass(frozen=True)
+class Selected(Document):
+    """A structure chosen for a DFT single point.
+
+    Attributes
+    ----------
+    round
+        The round that computes it; its potentials learn it from then on.
+    purpose
+        ``seed``, ``learn``, ``validate`` or ``refine``.
+    structure_index
+        The prototype it came from.
+    grade, predicted_energy_per_atom
+        Extrapolation grade and energy of the potential that chose it; None for the seed.
+    key
+        Content key of its DFT result.
+    """
+
+    campaign: str
+    round: int
+    number: int
+    purpose: str
+    structure_index: int
+    grade: float | None
+    predicted_energy_per_atom: float | None
+    key: str
+    species: IntArray
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class RoundDocument(Document):
+    """One turn of the campaign: label, fit, relax, decide.
+
+    Attributes
+    ----------
+    number
+        Rounds count from zero; a potential has the number of its round.
+    stage, purpose
+        Stage 1, 2 or 3 and what the round is for: ``seed``, ``learn``, ``validate``, ``refine``, ``final``.
+    potential
+        Number of the potential that this round relaxes with; its own if it fits one.
+    fits
+        Whether it fits a potential.
+    wave
+        Structures with ``order`` below this are relaxed.
+    again
+        Whether structures that were relaxed before are relaxed again, from where they are.
+    sigma
+        The error estimate known when the round began.
+    final_indices
+        Structures to relax with DFT, the most promising first.
+    """
+
+    campaign: str
+    number: int
+    stage: int
+    purpose: str
+    potential: int
+    fits: bool
+    wave: int
+    again: bool = False
+    sigma: dict[str, Any] | None = None
+    final_indices: tuple[int, ...] = ()
+    created_at: datetime = field(default_factory=now)
+
+
+@dataclass(frozen=True)
+class PotentialDocument(Document):
+    """A fitted potential and its active set.
+
+    Attributes
+    ----------
+    number
+        The round that fitted it.
+    text
+        The ``.mtp`` file.
+    active_rows
+        The matrix of the active set, rows of n_parameters doubles.
+    n_training, loss, condition
+        Labelled structures, the fit's loss, and the condition number of its equations.
+    """
+
+    campaign: str
+    number: int
+    stage: int
+    level: int
+    text: str
+    active_rows: bytes
+    n_training: int
+    loss: float
+    condition: float
+    created_at: datetime = field(default_factory=now)
+
+
+@dataclass(frozen=True)
+class DFTDocument(Document):
+    """A DFT calculation, keyed by its content and shared by campaigns.
+
+    Attributes
+    ----------
+    key
+        Content of structure and settings, and the kind of calculation.
+    kind
+        ``single_point`` or ``relaxation``.
+    state
+        ``done`` or ``failed``, with the reason.
+    campaign, purpose, structure_index
+        Who computed it, and what for.
+    n_evaluations
+        Energy evaluations that were computed for it, not counting those that were stored before.
+    """
+
+    key: str
+    kind: str
+    state: str
+    campaign: str
+    purpose: str
+    structure_index: int
+    chemsys: str
+    engine: str
+    numbers: tuple[int, ...]
+    geometry: Geometry
+    energy: float | None = None
+    forces: FloatArray | None = None
+    stress: FloatArray | None = None
+    converged: bool = False
+    reason: str = ""
+    n_evaluations: int = 0
+    cpu_seconds: float = 0.0
+    created_at: datetime = field(default_factory=now)
+
+    @classmethod
+    def from_bson(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of `to_bson`."""
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        values = {name: value for name, value in document.items() if name in known}
+        values["geometry"] = Geometry.from_bson(values["geometry"])
+        values["numbers"] = tuple(values["numbers"])
+        for name in ("forces", "stress"):
+            if values.get(name) is not None:
+                values[name] = unpack(values[name])
+        return cls(**values)

@@ -1,0 +1,241 @@
+"""``hullscreen fit``: a moment tensor potential from structures with energies."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hullscreen.launch.commands.errors import describe
+from hullscreen.launch.options import ManyValues, json_option
+
+if TYPE_CHECKING:
+    from hullscreen.potentials.data_files import Frames
+    from hullscreen.potentials.fit import TrainingSet
+    from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
+    from hullscreen.potentials.structures import IndexArray
+
+DEFAULT_LEVEL = 16
+DEFAULT_CUTOFF = 5.0
+DEFAULT_RADIAL_BASIS_SIZE = 8
+
+
+@click.command(epilog="Example: hullscreen fit train.xyz --level 16 --cutoff 5.0 --output CuAu.mtp")
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@click.option(
+    "--level",
+    type=click.IntRange(min=2),
+    help=f"Even level of the basis: more functions, more cost.  [default: {DEFAULT_LEVEL}]",
+)
+@click.option(
+    "--cutoff",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help=f"Reach of the interactions in Å.  [default: {DEFAULT_CUTOFF}]",
+)
+@click.option(
+    "--min-distance",
+    type=click.FloatRange(min=0.0),
+    help="Where the radial functions' interval begins, in Å.  [default: the data's shortest]",
+)
+@click.option(
+    "--radial-basis-size",
+    type=click.IntRange(min=1),
+    help=f"Polynomials of each radial function.  [default: {DEFAULT_RADIAL_BASIS_SIZE}]",
+)
+@click.option(
+    "--species",
+    cls=ManyValues,
+    metavar="SYMBOL...",
+    help="Elements in the order of species; by default those of the data in alphabetical order.",
+)
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path),
+    help="Potential to go on from; its level, distances and elements are kept.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--max-iterations",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Steps, at most.",
+)
+@click.option("--energy-weight", type=float, default=1.0, show_default=True)
+@click.option("--force-weight", type=float, default=0.01, show_default=True)
+@click.option("--stress-weight", type=float, default=0.001, show_default=True)
+@click.option(
+    "--validation-fraction",
+    type=click.FloatRange(min=0.0, max=1.0, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Part of the structures, drawn by the seed, kept out of the fit to measure errors on.",
+)
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=".mtp file to write, or .almtp to store the active set with it.",
+)
+@json_option
+def command(
+    *,
+    data: Path,
+    level: int | None,
+    cutoff: float | None,
+    min_distance: float | None,
+    radial_basis_size: int | None,
+    species: tuple[str, ...],
+    start: Path | None,
+    seed: int,
+    max_iterations: int,
+    energy_weight: float,
+    force_weight: float,
+    stress_weight: float,
+    validation_fraction: float,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Fit a moment tensor potential to structures with energies, forces and stresses.
+
+    DATA is a .cfg or extended XYZ file; every structure needs an energy. The loss is
+    the mean over structures of w_E ΔE²/N + w_F Σ|ΔF|² + w_S |V Δσ|²/N. The same data, options and
+    seed give the same potential.
+    """
+    import numpy as np
+
+    from hullscreen.launch.progress import progress_board
+    from hullscreen.potentials.data_files import read_frames, read_frames_for, read_potential
+    from hullscreen.potentials.errors import InputError
+    from hullscreen.potentials.fit import Weights, errors, fit
+
+    if start is not None:
+        if any(x is not None for x in (level, cutoff, min_distance, radial_basis_size)):
+            raise InputError(
+                "--start brings the level, the distances and the radial basis with it; "
+                "leave out --level, --cutoff, --min-distance and --radial-basis-size"
+            )
+        beginning, _ = read_potential(start, species or None)
+        frames = read_frames_for(beginning, data)
+    else:
+        frames = read_frames(data, species or None)
+        beginning = _untrained(
+            frames,
+            level=level,
+            cutoff=cutoff,
+            min_distance=min_distance,
+            radial_basis_size=radial_basis_size,
+            seed=seed,
+        )
+    labelled = frames.training_set(data)
+    training, held_out = _split(labelled, validation_fraction, seed)
+    chosen = np.setdiff1d(np.arange(len(labelled)), held_out)
+    weights = Weights(energy_weight, force_weight, stress_weight)
+    started = time.process_time()
+    with progress_board() as board:
+        result = fit(
+            beginning,
+            training,
+            weights=weights,
+            max_iterations=max_iterations,
+            progress=lambda step, _loss: board.show("steps of the fit", step, max_iterations),
+        )
+    cpu_seconds = time.process_time() - started
+    _write(output, result.potential, frames, chosen)
+    numbers = errors(result.potential, training).known()
+    report: dict[str, object] = {
+        **numbers,
+        "cpu_seconds": cpu_seconds,
+        "condition": float(result.condition) if np.isfinite(result.condition) else None,
+        "loss": result.losses[-1],
+        "iterations": len(result.losses) - 1,
+        "structures": len(training),
+        "parameters": int(result.potential.parameters.size),
+    }
+    test = None
+    if held_out.size:
+        test = errors(result.potential, labelled.take(held_out)).known()
+        report["validation"] = {**test, "structures": int(held_out.size)}
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    click.echo(f"{len(training)} structures, {report['iterations']} steps, {cpu_seconds:.1f} CPU s")
+    click.echo(describe(numbers))
+    if test is not None:
+        click.echo(f"on {held_out.size} structures that were not fitted:\n{describe(test)}")
+
+
+def _untrained(
+    frames: Frames,
+    *,
+    level: int | None,
+    cutoff: float | None,
+    min_distance: float | None,
+    radial_basis_size: int | None,
+    seed: int,
+) -> MomentTensorPotential:
+    """The potential to start from, its interval beginning at the shortest distance of the data."""
+    from hullscreen.potentials.errors import InputError
+    from hullscreen.potentials.moment_tensor_potential import untrained
+
+    reach = cutoff or DEFAULT_CUTOFF
+    if min_distance is None:
+        probe = untrained(2, frames.elements, cutoff=reach, min_distance=0.0)
+        min_distance = float(probe.evaluate(frames.structures).shortest_distances.min())
+    if not min_distance < reach:
+        raise InputError(
+            f"the shortest distance between atoms is not below the cutoff of {reach:g} Å: "
+            f"no two atoms would interact; give a larger --cutoff"
+        )
+    return untrained(
+        level or DEFAULT_LEVEL,
+        frames.elements,
+        cutoff=reach,
+        min_distance=min_distance,
+        radial_basis_size=radial_basis_size or DEFAULT_RADIAL_BASIS_SIZE,
+        seed=seed,
+    )
+
+
+def _split(labelled: TrainingSet, fraction: float, seed: int) -> tuple[TrainingSet, IndexArray]:
+    """Structures to fit, and the indices of those held out."""
+    import numpy as np
+
+    from hullscreen.potentials.errors import InputError
+
+    n = len(labelled)
+    n_held_out = round(fraction * n)
+    if fraction > 0.0 and not 0 < n_held_out < n:
+        raise InputError(
+            f"a fraction of {fraction:g} of {n} structures leaves none to fit or none to test"
+        )
+    if not n_held_out:
+        return labelled, np.zeros(0, dtype=np.int64)
+    order = np.random.default_rng(seed).permutation(n)
+    held_out = np.sort(order[:n_held_out])
+    return labelled.take(np.sort(order[n_held_out:])), held_out
+
+
+def _write(
+    output: Path, potential: MomentTensorPotential, frames: Frames, chosen: IndexArray
+) -> None:
+    """Write the potential, with the active set of the fitted structures if it is an ``.almtp``."""
+    from hullscreen.potentials.active_set import select_active_set
+    from hullscreen.potentials.almtp_files import almtp_bytes, selection_by_configuration
+    from hullscreen.potentials.data_files import ALMTP, complete_or_absent
+    from hullscreen.potentials.mtp_files import mtp_text
+
+    if output.suffix == ALMTP:
+        structures = frames.structures.take(chosen)
+        rows = potential.evaluate(structures, "structures").gradients
+        active = select_active_set(rows / structures.n_atoms[:, None])
+        kept = [frames.configurations[i] for i in chosen]
+        content = almtp_bytes(potential, selection_by_configuration(active, kept))
+    else:
+        content = mtp_text(potential).encode()
+    with complete_or_absent(output) as temporary:
+        temporary.write_bytes(content)

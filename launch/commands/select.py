@@ -1,0 +1,120 @@
+"""``hullscreen select``: which structures would teach a potential most."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hullscreen.launch.options import ManyValues, json_option
+
+if TYPE_CHECKING:
+    from hullscreen.potentials.active_set import ActiveSet
+    from hullscreen.potentials.almtp_files import Selection
+    from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
+    from hullscreen.potentials.structures import FloatArray, Structures
+
+
+@click.command(
+    epilog="Example: hullscreen select CuAu.mtp pool.xyz --training train.xyz --output chosen.xyz"
+)
+@click.argument("potential", metavar="POT", type=click.Path(path_type=Path))
+@click.argument("candidates", metavar="CANDIDATES", type=click.Path(path_type=Path))
+@click.option(
+    "--training",
+    type=click.Path(path_type=Path),
+    help="Structures that the potential has learnt; by default the active set of an .almtp file.",
+)
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=".cfg or extended XYZ file for the chosen structures.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(min=1.0, min_open=True),
+    default=1.001,
+    show_default=True,
+    help="Factor by which a structure must enlarge the volume of the active set.",
+)
+@click.option(
+    "--species",
+    cls=ManyValues,
+    metavar="SYMBOL...",
+    help="Elements of the potential's species in order; by default those that its file names.",
+)
+@json_option
+def command(
+    *,
+    potential: Path,
+    candidates: Path,
+    training: Path | None,
+    output: Path,
+    threshold: float,
+    species: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Choose the candidates that would teach a potential most (D-optimality, MaxVol).
+
+    Chosen are those that enlarge the active set, which is made from --training. They are
+    written by falling extrapolation grade. A grade below one is interpolation; from about two a
+    structure is worth a DFT calculation, from about ten the potential should not be trusted.
+    """
+    import numpy as np
+
+    from hullscreen.potentials.active_set import select_active_set, select_candidates
+    from hullscreen.potentials.data_files import read_frames_for, read_potential, write_frames
+
+    model, selection = read_potential(potential, species or None)
+    frames = read_frames_for(model, candidates)
+    active: ActiveSet
+    if training is not None:
+        learnt = read_frames_for(model, training).structures
+        active = select_active_set(_rows(model, learnt), threshold=threshold)
+    else:
+        active = _stored(potential, selection)
+    rows = _rows(model, frames.structures)
+    chosen = select_candidates(active, rows, threshold=threshold)
+    grades = active.grades(rows)
+    write_frames(output, [frames.configurations[i] for i in chosen], model.elements)
+    report = {
+        "candidates": len(frames.structures),
+        "selected": len(chosen),
+        "indices": chosen.tolist(),
+        "grades": grades[chosen].tolist(),
+        "highest_grade": float(np.max(grades)),
+    }
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    click.echo(
+        f"{len(chosen)} of {len(frames.structures)} candidates chosen; highest grade "
+        f"{report['highest_grade']:.3g}"
+    )
+    for i in chosen:
+        click.echo(f"{i:9d}  grade {grades[i]:.3g}")
+
+
+def _stored(potential: Path, selection: Selection | None) -> ActiveSet:
+    """The active set that came with the potential."""
+    from hullscreen.potentials.errors import InputError
+
+    if selection is None:
+        raise InputError(f"{potential} holds no active set; give --training DATA to make one")
+    if selection.by_neighbourhood:
+        raise InputError(
+            f"the active set of {potential} is one of neighbourhoods, and structures are chosen "
+            f"as a whole; give --training DATA"
+        )
+    return selection.active_set
+
+
+def _rows(potential: MomentTensorPotential, structures: Structures) -> FloatArray:
+    """Derivatives of energies per atom by the parameters, shape (n_structures, n_parameters)."""
+    gradients = potential.evaluate(structures, "structures").gradients
+    rows: FloatArray = gradients / structures.n_atoms[:, None]
+    return rows

@@ -1,0 +1,312 @@
+"""Structures, training data and potentials by the suffix of their file.
+
+``.cfg`` is MLIP's format, whose species are indices. Everything else is extended XYZ, whose species
+are symbols, plain or compressed (``.xyz``, ``.extxyz``, ``.xyz.gz``): energies in eV, forces in
+eV/Å, ``stress`` in eV/Å³ in ASE's sign, or ``virial``, which is −V·stress, in eV.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hullscreen.potentials.almtp_files import Selection, read_almtp
+from hullscreen.potentials.cfg_files import Configuration, read_cfg, write_cfg
+from hullscreen.potentials.errors import FileFormatError, InputError
+from hullscreen.potentials.fit import TrainingSet
+from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
+from hullscreen.potentials.mtp_files import read_mtp
+from hullscreen.potentials.structures import FloatArray, Structures, join
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+CFG = ".cfg"
+ALMTP = ".almtp"
+MTP = ".mtp"
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Structures of a file, with whatever was known about them.
+
+    Attributes
+    ----------
+    structures
+        Species are indices into ``elements``.
+    elements
+        Symbols; for ``.cfg`` files without names "X0", "X1", ...
+    configurations
+        The same structures, labels and features included.
+    """
+
+    structures: Structures
+    elements: tuple[str, ...]
+    configurations: list[Configuration]
+
+    def training_set(self, source: str | Path) -> TrainingSet:
+        """The labels, if every structure has an energy; NaN for unknown forces or stresses.
+
+        Raises
+        ------
+        InputError
+            A structure has no energy; ``source`` is named.
+        """
+        nothing = np.full((3, 3), np.nan)
+        energies = np.array([one.energy for one in self.configurations], dtype=np.float64)
+        missing = np.flatnonzero(~np.isfinite(energies))
+        if missing.size:
+            raise InputError(
+                f"{source}: structure {missing[0]} has no energy (of {missing.size} such); "
+                f"calculate it, or remove the structure"
+            )
+        return TrainingSet(
+            self.structures,
+            energies,
+            np.concatenate(
+                [
+                    np.full((len(one.types), 3), np.nan) if one.forces is None else one.forces
+                    for one in self.configurations
+                ]
+            ),
+            np.array(
+                [nothing if one.stress is None else one.stress for one in self.configurations]
+            ),
+        )
+
+
+def read_potential(
+    path: str | Path, elements: Sequence[str] | None = None
+) -> tuple[MomentTensorPotential, Selection | None]:
+    """Read a ``.mtp`` or ``.almtp`` file; the latter with its active set.
+
+    Parameters
+    ----------
+    elements
+        Symbols of the species; by default those that the file names.
+
+    Raises
+    ------
+    InputError
+        The number of elements is not that of the potential.
+    FileFormatError
+        The file cannot be read.
+    """
+    selection = None
+    if Path(path).suffix == ALMTP:
+        potential, selection = read_almtp(path)
+    else:
+        potential = read_mtp(path)
+    if elements is None:
+        return potential, selection
+    if len(elements) != len(potential.elements):
+        raise InputError(
+            f"{path} has {len(potential.elements)} species, "
+            f"but {len(elements)} symbols came: {' '.join(elements)}"
+        )
+    return replace(potential, elements=tuple(elements)), selection
+
+
+def read_frames(path: str | Path, elements: Sequence[str] | None = None) -> Frames:
+    """Read every structure of a ``.cfg`` or extended XYZ file.
+
+    Parameters
+    ----------
+    elements
+        Symbols in the order of the species; by default, for extended XYZ, those that occur in
+        alphabetical order, and for ``.cfg`` "X0", "X1", ...
+
+    Raises
+    ------
+    FileFormatError
+        The file cannot be read, or holds no structure.
+    InputError
+        A structure holds an element or species that ``elements`` lacks, or is not periodic.
+    """
+    path = Path(path)
+    if path.suffix == CFG:
+        configurations = read_cfg(path)
+        n_species = max((int(one.types.max()) + 1 for one in configurations), default=0)
+        names = tuple(elements or (f"X{i}" for i in range(n_species)))
+        if n_species > len(names):
+            raise InputError(
+                f"{path} holds species 0 to {n_species - 1}; "
+                f"expected only {len(names)}: {' '.join(names)}"
+            )
+    else:
+        frames = _read_extxyz(path)
+        names = tuple(elements or sorted({symbol for atoms in frames for symbol in atoms.symbols}))
+        configurations = [
+            _configuration(atoms, names, f"{path}: structure {i}") for i, atoms in enumerate(frames)
+        ]
+    if not configurations:
+        raise FileFormatError(f"{path} holds no structure")
+    structures = join((one.cell, one.positions, one.types) for one in configurations)
+    return Frames(structures, names, configurations)
+
+
+def read_frames_for(potential: MomentTensorPotential, path: str | Path) -> Frames:
+    """Read structures whose species are those of a potential; errors as in `read_frames`.
+
+    Raises
+    ------
+    InputError
+        The file names elements, but the potential does not.
+    """
+    if Path(path).suffix != CFG:
+        check_symbols(potential.elements, f"reading {path}")
+    return read_frames(path, potential.elements)
+
+
+def write_frames(
+    path: str | Path, configurations: Sequence[Configuration], elements: Sequence[str]
+) -> None:
+    """Write a ``.cfg`` or extended XYZ file; it appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        Extended XYZ needs element symbols, and the species have none.
+    FileFormatError
+        The file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix == CFG:
+        write_cfg(path, configurations)
+        return
+    from ase.data import chemical_symbols
+    from ase.io import write
+
+    check_symbols(elements, f"writing {path}")
+    assert set(elements) <= set(chemical_symbols)  # noqa: S101  checked just above
+    with complete_or_absent(path) as temporary:
+        # ASE takes the compression from the name, and gives symbols their columns.
+        write(temporary, [_atoms(one, elements) for one in configurations], format="extxyz")
+
+
+def check_symbols(elements: Sequence[str], purpose: str) -> None:
+    """Raise InputError unless all are element symbols, which extended XYZ needs.
+
+    Parameters
+    ----------
+    purpose
+        Begins the sentence: "reading a.xyz", "writing b.xyz".
+    """
+    from ase.data import chemical_symbols
+
+    strangers = [name for name in elements if name not in chemical_symbols[1:]]
+    if strangers:
+        raise InputError(
+            f"{purpose} needs element symbols, but the species are called {' '.join(elements)}; "
+            f"name them with --species, such as --species Cu Au"
+        )
+
+
+@contextmanager
+def complete_or_absent(path: Path) -> Iterator[Path]:
+    """Path of a temporary file of the same suffix that takes the place of ``path`` at the end.
+
+    Raises
+    ------
+    FileFormatError
+        The directory cannot be written to.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(
+            prefix=".", suffix=f".{path.name}", dir=path.parent or "."
+        )
+    except OSError as error:
+        raise FileFormatError(f"cannot write {path}: {error.strerror}") from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        raise FileFormatError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_extxyz(path: Path) -> list[Atoms]:
+    from ase.io import read
+    from ase.io.extxyz import XYZError
+
+    try:
+        frames: list[Atoms] = read(path, index=":", format="extxyz")
+    except (XYZError, ValueError, KeyError, IndexError, EOFError, zlib.error) as error:
+        # What ASE raises depends on where the text departs from the format.
+        reason = " ".join(str(error).split())
+        raise FileFormatError(
+            f"{path}: expected a .cfg file by its name or else extended XYZ, which it is not "
+            f"({reason})"
+        ) from error
+    except OSError as error:
+        raise FileFormatError(f"cannot read {path}: {error.strerror or error}") from error
+    return frames
+
+
+def _configuration(atoms: Atoms, elements: tuple[str, ...], where: str) -> Configuration:
+    number = {symbol: i for i, symbol in enumerate(elements)}
+    strangers = sorted(set(atoms.symbols) - set(number))
+    if strangers:
+        raise InputError(f"{where} holds {', '.join(strangers)}; expected {', '.join(elements)}")
+    if not all(atoms.pbc) or atoms.cell.rank != 3:
+        raise InputError(f"{where} needs three periodic lattice vectors")
+    results = atoms.calc.results if atoms.calc is not None else {}
+    energy, forces = results.get("energy"), results.get("forces")
+    return Configuration(
+        cell=np.array(atoms.cell[:]),
+        positions=np.array(atoms.positions),
+        types=np.array([number[symbol] for symbol in atoms.symbols], dtype=np.int32),
+        energy=None if energy is None else float(energy),
+        forces=None if forces is None else np.asarray(forces, dtype=np.float64),
+        plus_stress=_plus_stress(atoms, where),
+    )
+
+
+def _plus_stress(atoms: Atoms, where: str) -> FloatArray | None:
+    """−V·stress in eV, from ``stress`` or ``virial``."""
+    from ase.stress import voigt_6_to_full_3x3_stress
+
+    results = atoms.calc.results if atoms.calc is not None else {}
+    stress = results.get("stress")
+    virial = atoms.info.get("virial", results.get("virial"))
+    if stress is None and virial is None:
+        return None
+    given = np.asarray(virial if stress is None else stress, dtype=np.float64)
+    if given.size not in {6, 9}:
+        raise InputError(f"{where} has a stress or virial of {given.size} numbers, expected 9 or 6")
+    full = voigt_6_to_full_3x3_stress(given) if given.size == 6 else given.reshape(3, 3)
+    return np.asarray(full if stress is None else -atoms.get_volume() * full, dtype=np.float64)
+
+
+def _atoms(one: Configuration, elements: Sequence[str]) -> Atoms:
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.stress import full_3x3_to_voigt_6_stress
+
+    atoms = Atoms(
+        [elements[kind] for kind in one.types], positions=one.positions, cell=one.cell, pbc=True
+    )
+    results = {
+        "energy": one.energy,
+        "forces": one.forces,
+        "stress": None if one.stress is None else full_3x3_to_voigt_6_stress(one.stress),
+    }
+    known = {name: value for name, value in results.items() if value is not None}
+    if known:
+        atoms.calc = SinglePointCalculator(atoms, **known)
+    atoms.info.update({name: values[0] for name, values in one.features.items() if values})
+    return atoms

@@ -1,0 +1,104 @@
+import pytest
+
+from hullscreen.dft_adapters.engine import EngineMissingError
+from hullscreen.dft_adapters.pseudopotentials import (
+    find_pseudopotentials,
+    functional_name,
+    read_header,
+)
+
+VERSION_2 = """<UPF version="2.0.1">
+<PP_INFO> Element: nothing of the kind </PP_INFO>
+<PP_HEADER generated='A. "B" C' element="{element}" is_paw="false"
+functional=" {functional} " z_valence="1.10000000E+001"/>
+<PP_MESH/></UPF>
+"""
+VERSION_1 = """<PP_INFO>
+</PP_INFO>
+<PP_HEADER>
+   0                   Version Number
+  {element}                   Element
+   US                  Ultrasoft pseudopotential
+    T                  Nonlinear Core Correction
+ {functional}     PBE  Exchange-Correlation functional
+    9.00000000000      Z valence
+</PP_HEADER>
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(name, element, functional, text=VERSION_2):
+        (tmp_path / name).write_text(text.format(element=element, functional=functional))
+
+    write("Al.lda.UPF", "Al", "SLA PZ NOGX NOGC")
+    write("Al.pbe.UPF", "Al", "SLA PW PBX PBC")
+    write("Rh.pbe.UPF", "Rh", "SLA  PW   PBE  PBE", VERSION_1)
+    write("cu_a.upf", "Cu", "PBE")
+    write("cu_b.upf", "Cu", "PBE")
+    (tmp_path / "Pd.torn.UPF").write_text(VERSION_2.removesuffix("</UPF>\n"))
+    (tmp_path / "Ni.pbe.UPF").write_text("not a pseudopotential")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        (" SLA  PZ   NOGX NOGC", "LDA"),
+        ("pz", "LDA"),
+        ("SLA PW PBX PBC", "PBE"),
+        ("SLA PW PBE PBE", "PBE"),
+        ("PBESOL", "PBEsol"),
+        ("SLA  PW  PSX  PSC", "PBEsol"),
+        ("blyp", "BLYP"),
+    ],
+)
+def test_functionals_have_one_name(spelling, name):
+    assert functional_name(spelling) == name
+
+
+def test_headers_of_both_versions(folder):
+    aluminium = read_header(folder / "Al.lda.UPF")
+    assert (aluminium.element, aluminium.functional, aluminium.valence) == ("Al", "LDA", 11.0)
+    rhodium = read_header(folder / "Rh.pbe.UPF")
+    assert (rhodium.element, rhodium.functional, rhodium.valence) == ("Rh", "PBE", 9.0)
+    assert read_header(folder / "Ni.pbe.UPF") is None
+
+
+def test_the_fitting_file_is_found(folder):
+    found = find_pseudopotentials(folder, {}, "PBE", ["Al", "Rh"])
+    assert {e: p.path.name for e, p in found.items()} == {"Al": "Al.pbe.UPF", "Rh": "Rh.pbe.UPF"}
+
+
+@pytest.mark.parametrize(
+    ("files", "functional", "element", "message"),
+    [
+        ({}, "PBE", "Ti", r"no PBE pseudopotential for Ti .*for Ti there: none"),
+        ({}, "LDA", "Rh", r"no LDA .*Rh\.pbe\.UPF \(PBE\)"),
+        ({}, "PBE", "Cu", r"several .*cu_a\.upf, cu_b\.upf"),
+        ({"Al": "Al.upf"}, "LDA", "Al", r"'Al\.upf' for Al is not in"),
+        ({"Al": "Al.pbe.UPF"}, "LDA", "Al", "was made for PBE, expected LDA"),
+        ({"Cu": "Al.pbe.UPF"}, "PBE", "Cu", "is for Al, not for Cu"),
+        ({"Pd": "Pd.torn.UPF"}, "PBE", "Pd", "is not a whole pseudopotential"),
+        ({"Ni": "Ni.pbe.UPF"}, "PBE", "Ni", "is not a whole pseudopotential"),
+    ],
+)
+def test_what_does_not_fit_is_said(folder, files, functional, element, message):
+    with pytest.raises(EngineMissingError, match=message):
+        find_pseudopotentials(folder, files, functional, [element])
+
+
+def test_a_missing_folder_is_said(tmp_path):
+    with pytest.raises(EngineMissingError, match="does not exist; set `pseudopotentials`"):
+        find_pseudopotentials(tmp_path / "nowhere", {}, "PBE", ["Al"])
+
+
+def test_debian_files_are_what_the_preset_says(debian_pseudopotentials):
+    from hullscreen.dft_adapters.espresso_settings import settings_from_table
+
+    for preset in ("debian-lda", "debian-pbe"):
+        settings = settings_from_table({"preset": preset})
+        found = find_pseudopotentials(
+            debian_pseudopotentials, settings.files, settings.functional, sorted(settings.files)
+        )
+        assert set(found) == set(settings.files)

@@ -1,0 +1,103 @@
+"""Programs that are not ``pw.x``, standing where it should be."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError, load_engine
+
+HEADER = '<UPF version="2.0.1"><PP_HEADER element="Al" functional="PBE" z_valence="3.0"/></UPF>'
+XML = """<espresso><output>
+<convergence_info><scf_conv><convergence_achieved>{converged}</convergence_achieved></scf_conv>
+</convergence_info>
+<atomic_structure><atomic_positions><atom name="Al">0 0 0</atom></atomic_positions>
+<cell><a1>0 {a} {a}</a1><a2>{a} 0 {a}</a2><a3>{a} {a} 0</a3></cell></atomic_structure>
+<total_energy><etot>{energy}</etot></total_energy>
+<forces>{forces}</forces><stress>{stress}</stress></output></espresso>
+"""
+XML_PATH = "scratch/pwscf.save/data-file-schema.xml"
+GOOD = {"a": "4", "converged": "true", "energy": "-2.5", "forces": "0 0 0", "stress": "0 " * 9}
+
+
+@pytest.fixture
+def impostor(tmp_path, executable):
+    folder = tmp_path / "pseudo"
+    folder.mkdir()
+    (folder / "Al.UPF").write_text(HEADER)
+
+    def make(script, **more):
+        table = {"preset": "pseudo-dojo-pbe", "pseudopotentials": str(folder), **more}
+        return load_engine({"engine": "quantum_espresso", "command": executable(script), **table})
+
+    return make
+
+
+def saying(**changes):
+    text = XML.format(**{**GOOD, **changes})
+    return f"mkdir -p scratch/pwscf.save; cat > {XML_PATH} <<'X'\n{text}X\n"
+
+
+def test_an_honest_answer_is_understood(impostor, tmp_path):
+    result = impostor(saying(energy="-2.5")).single_point(bulk("Al"), tmp_path / "run")
+    # 2.5 Hartree in eV.
+    assert result.energy == pytest.approx(-68.0284651, abs=1e-6)
+    assert result.cell[0] == pytest.approx(np.array([0, 4, 4]) * 0.529177, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "message"),
+    [
+        ("echo garbage", "no_result", "without writing data-file-schema.xml; is the executable"),
+        (saying(energy="NaN"), "unreadable_result", "etot is nan"),
+        (saying(energy="lots"), "unreadable_result", "could not convert"),
+        (saying(forces="NaN 0 0"), "not_finite", "gave a forces that is not a finite number"),
+        (saying(forces="0 0 0 0 0 0"), "wrong_shape", r"shape \(2, 3\)"),
+        (saying(a="2"), "collapsed", r"changed the volume 0\.14 times"),
+        (saying(stress="0"), "unreadable_result", "cannot reshape"),
+        (saying(converged="false"), "unconverged_scf", "did not reach self-consistency"),
+        (
+            f"mkdir -p scratch/pwscf.save; echo '<esp' > {XML_PATH}",
+            "unreadable_result",
+            "not a complete result",
+        ),
+        ("exit 2", "unknown_failure", "ended with exit status 2 and no message that is known"),
+        ("kill -SEGV $$", "unknown_failure", "exit status 139"),
+        (saying() + "echo '   convergence NOT achieved after 3'; exit 2", "unconverged_scf", "did"),
+        ("echo 'from readpp : error' > CRASH; exit 1", "missing_pseudopotential", "could not"),
+        ("sleep 30", "timeout", r"was killed after 0\.5 s"),
+    ],
+)
+def test_nonsense_is_one_sentence(impostor, tmp_path, script, reason, message):
+    engine = impostor(script, timeout_s=0.5 if script.startswith("sleep") else 20)
+    with pytest.raises(CalculationError, match=message) as caught:
+        engine.single_point(bulk("Al"), tmp_path / "run")
+    assert caught.value.reason == reason
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_yesterdays_files_are_not_todays_result(impostor, tmp_path):
+    impostor(saying()).single_point(bulk("Al", a=4.0), tmp_path / "run")
+    with pytest.raises(CalculationError) as caught:
+        impostor("echo nothing").single_point(bulk("Al", a=4.1), tmp_path / "run")
+    assert caught.value.reason == "no_result"
+    (tmp_path / "run" / "CRASH").write_text("from readpp : error")
+    impostor(saying()).single_point(bulk("Al", a=4.2), tmp_path / "run")
+
+
+def test_a_missing_executable_is_one_sentence(impostor, tmp_path):
+    engine = impostor("exit 0", command="/no/such/pw.x")
+    with pytest.raises(EngineMissingError, match=r"'/no/such/pw\.x' was not found"):
+        engine.check(["Al"])
+    with pytest.raises(EngineMissingError, match=r"'/no/such/pw\.x' was not found"):
+        engine.single_point(bulk("Al"), tmp_path / "run")
+
+
+def test_the_fingerprint_follows_the_pseudopotential(impostor, tmp_path):
+    first = impostor("exit 0")
+    assert first.fingerprint() == impostor("exit 1", timeout_s=5).fingerprint()
+    assert first.fingerprint() != impostor("exit 0", cutoff_ry=80).fingerprint()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "Al.UPF").write_text(HEADER + "\n")
+    assert first.fingerprint() != impostor("exit 0", pseudopotentials=str(other)).fingerprint()
