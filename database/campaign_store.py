@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from pymongo import ASCENDING, DeleteMany, InsertOne, UpdateOne, WriteConcern
+from pymongo import ASCENDING, InsertOne, UpdateOne, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -169,6 +169,18 @@ class CampaignStore:
             ]
         return query
 
+    def unrelaxed_orders(self, round_: RoundDocument) -> list[int]:
+        """Places, in the order of waves, of what a round has still to relax; sorted."""
+        query = {"campaign": self.name, **self.unrelaxed(round_)}
+        documents = self._retry(
+            lambda: list(
+                self._database.structures.find(query, {"_id": 0, "order": 1}).sort(
+                    "order", ASCENDING
+                )
+            )
+        )
+        return [document["order"] for document in documents]
+
     def structures(
         self, query: Query, *, geometry: str = "relaxed.geometry", limit: int = 0
     ) -> StructureBatch:
@@ -250,6 +262,12 @@ class CampaignStore:
         ]
         self._bulk("structures", writes)
 
+    def save_final(self, index: int, final: Mapping[str, Any]) -> None:
+        """Note what DFT relaxation made of a structure, and under which key its result is."""
+        query = {"campaign": self.name, "index": index}
+        change = {"$set": {"final": dict(final)}}
+        self._retry(lambda: self._database.structures.update_one(query, change))
+
     def _update_structures(self, indices: Iterable[int], change: Query) -> None:
         for part in _parts(list(indices), 10_000):
             query = {"campaign": self.name, "index": {"$in": part}}
@@ -261,8 +279,10 @@ class CampaignStore:
         """Begin a round; it counts from the moment its own document is there."""
         if self.find_round(round_.number) is not None:
             return
+        # What a decision that was killed here has left.
         stale = {"campaign": self.name, "round": round_.number}
-        self._bulk("selected", [DeleteMany(stale), *(InsertOne(s.to_bson()) for s in selected)])
+        self._retry(lambda: self._database.selected.delete_many(stale))
+        self._bulk("selected", [InsertOne(chosen.to_bson()) for chosen in selected])
         self._insert("rounds", round_.to_bson())
 
     def find_round(self, number: int) -> RoundDocument | None:
@@ -273,6 +293,25 @@ class CampaignStore:
             )
         )
         return _round(document) if document else None
+
+    def round(self, number: int) -> RoundDocument:
+        """A round by its number.
+
+        Raises
+        ------
+        CampaignError
+            There is none.
+        """
+        round_ = self.find_round(number)
+        if round_ is None:
+            raise CampaignError(f"campaign {self.name!r} has no round {number}")
+        return round_
+
+    def set_submitted(self, number: int) -> None:
+        """Note that a round's workflow is complete in the LaunchPad."""
+        query = {"campaign": self.name, "number": number}
+        change = {"$set": {"submitted": True}}
+        self._retry(lambda: self._database.rounds.update_one(query, change))
 
     def last_round(self) -> RoundDocument | None:
         """The newest round."""

@@ -222,6 +222,8 @@ class RoundDocument(Document):
         The error estimate known when the round began.
     final_indices
         Structures to relax with DFT, the most promising first.
+    submitted
+        Whether its workflow is in the LaunchPad.
     """
 
     campaign: str
@@ -234,6 +236,7 @@ class RoundDocument(Document):
     again: bool = False
     sigma: dict[str, Any] | None = None
     final_indices: tuple[int, ...] = ()
+    submitted: bool = False
     created_at: datetime = field(default_factory=now)
 
 

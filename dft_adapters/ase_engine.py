@@ -22,6 +22,7 @@ from hullscreen.dft_adapters.ase_calculator import (
 from hullscreen.dft_adapters.engine import (
     CalculationError,
     DFTResult,
+    EvaluationMemory,
     EngineMissingError,
     Watch,
     refuse_unknown_keys,
@@ -81,6 +82,7 @@ class ASEEngine:
     ) -> None:
         self.path = calculator
         self.arguments = dict(arguments or {})
+        self.memory: EvaluationMemory | None = None
         self._calculator: Any = None
 
     @property
@@ -214,6 +216,15 @@ class ASEEngine:
         )
 
     def _evaluate(self, atoms: Atoms, directory: Path) -> tuple[float, FloatArray, FloatArray]:
+        if self.memory is None:
+            return self._compute(atoms, directory)
+        known = self.memory.recall(atoms)
+        if known is None:
+            known = self._compute(atoms, directory)
+            self.memory.remember(atoms, known)
+        return known
+
+    def _compute(self, atoms: Atoms, directory: Path) -> tuple[float, FloatArray, FloatArray]:
         from ase.calculators.calculator import FileIOCalculator, all_changes
 
         calculator = self.calculator

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -180,6 +181,36 @@ class Engine(Protocol):
             Called at every evaluation; returning False ends the relaxation, unconverged.
             An engine that relaxes inside its own executable calls it only afterwards, if at all.
         """
+
+
+class EvaluationMemory(Protocol):
+    """Where an engine that works in this process keeps each evaluation of a relaxation."""
+
+    def recall(self, atoms: Atoms) -> tuple[float, FloatArray, FloatArray] | None:
+        """Energy, forces and stress computed earlier for this very structure."""
+
+    def remember(self, atoms: Atoms, evaluated: tuple[float, FloatArray, FloatArray]) -> None:
+        """Keep energy, forces and stress."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An engine that asks its memory before each evaluation."""
+
+    memory: EvaluationMemory | None
+
+
+@contextmanager
+def remembering_evaluations(engine: Engine, memory: EvaluationMemory) -> Iterator[bool]:
+    """Let an engine recall and keep single evaluations; says whether it can."""
+    if not isinstance(engine, Remembering):
+        yield False
+        return
+    engine.memory = memory
+    try:
+        yield True
+    finally:
+        engine.memory = None
 
 
 def load_engine(table: Mapping[str, Any]) -> Engine:

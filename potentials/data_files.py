@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hullscreen.potentials.almtp_files import Selection, read_almtp
-from hullscreen.potentials.cfg_files import Configuration, read_cfg, write_cfg
+from hullscreen.potentials.cfg_files import Configuration, format_cfg, read_cfg
 from hullscreen.potentials.errors import FileFormatError, InputError
 from hullscreen.potentials.fit import TrainingSet
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
@@ -175,21 +175,21 @@ def write_frames(
     ------
     InputError
         Extended XYZ needs element symbols, and the species have none.
-    FileFormatError
+    OSError
         The file cannot be written.
     """
     path = Path(path)
-    if path.suffix == CFG:
-        write_cfg(path, configurations)
-        return
-    from ase.data import chemical_symbols
     from ase.io import write
 
-    check_symbols(elements, f"writing {path}")
-    assert set(elements) <= set(chemical_symbols)  # noqa: S101  checked just above
+    if path.suffix != CFG:
+        check_symbols(elements, f"writing {path}")
     with complete_or_absent(path) as temporary:
-        # ASE takes the compression from the name, and gives symbols their columns.
-        write(temporary, [_atoms(one, elements) for one in configurations], format="extxyz")
+        if path.suffix == CFG:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.writelines(format_cfg(one) + "\n" for one in configurations)
+        elif configurations:
+            # ASE takes the compression from the name.
+            write(temporary, [_atoms(one, elements) for one in configurations], format="extxyz")
 
 
 def check_symbols(elements: Sequence[str], purpose: str) -> None:
@@ -210,33 +210,44 @@ def check_symbols(elements: Sequence[str], purpose: str) -> None:
         )
 
 
+def check_writable(path: Path) -> None:
+    """Raise OSError now if ``path`` could not be written later, after long work."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".", dir=path.parent):
+            pass
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 @contextmanager
 def complete_or_absent(path: Path) -> Iterator[Path]:
     """Path of a temporary file of the same suffix that takes the place of ``path`` at the end.
 
     Raises
     ------
-    FileFormatError
-        The directory cannot be written to.
+    OSError
+        The file cannot be written; ``path`` is as it was, and nothing else remains.
     """
+    temporary = None
     try:
-        descriptor, name = tempfile.mkstemp(
-            prefix=".", suffix=f".{path.name}", dir=path.parent or "."
-        )
-    except OSError as error:
-        raise FileFormatError(f"cannot write {path}: {error.strerror}") from error
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
+        descriptor, name = tempfile.mkstemp(prefix=".", suffix=f".{path.name}", dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
     except OSError as error:
-        raise FileFormatError(f"cannot write {path}: {error.strerror}") from error
+        # The user knows the file's own name, not the temporary one.
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _read_extxyz(path: Path) -> list[Atoms]:
@@ -272,24 +283,21 @@ def _configuration(atoms: Atoms, elements: tuple[str, ...], where: str) -> Confi
         types=np.array([number[symbol] for symbol in atoms.symbols], dtype=np.int32),
         energy=None if energy is None else float(energy),
         forces=None if forces is None else np.asarray(forces, dtype=np.float64),
-        plus_stress=_plus_stress(atoms, where),
+        plus_stress=_plus_stress(atoms),
     )
 
 
-def _plus_stress(atoms: Atoms, where: str) -> FloatArray | None:
-    """−V·stress in eV, from ``stress`` or ``virial``."""
+def _plus_stress(atoms: Atoms) -> FloatArray | None:
+    """−V·stress in eV, from ``stress`` (in ASE's order of six) or ``virial`` (3 × 3)."""
     from ase.stress import voigt_6_to_full_3x3_stress
 
-    results = atoms.calc.results if atoms.calc is not None else {}
-    stress = results.get("stress")
-    virial = atoms.info.get("virial", results.get("virial"))
-    if stress is None and virial is None:
-        return None
-    given = np.asarray(virial if stress is None else stress, dtype=np.float64)
-    if given.size not in {6, 9}:
-        raise InputError(f"{where} has a stress or virial of {given.size} numbers, expected 9 or 6")
-    full = voigt_6_to_full_3x3_stress(given) if given.size == 6 else given.reshape(3, 3)
-    return np.asarray(full if stress is None else -atoms.get_volume() * full, dtype=np.float64)
+    stress = atoms.calc.results.get("stress") if atoms.calc is not None else None
+    if stress is not None:
+        full = np.reshape(stress, (3, 3)) if np.size(stress) == 9 else None
+        full = voigt_6_to_full_3x3_stress(stress) if full is None else full
+        return np.asarray(-atoms.get_volume() * full, dtype=np.float64)
+    virial = atoms.info.get("virial")
+    return None if virial is None else np.array(virial, dtype=np.float64)
 
 
 def _atoms(one: Configuration, elements: Sequence[str]) -> Atoms:

@@ -41,8 +41,15 @@ def read_mtp(path: str | Path, elements: tuple[str, ...] | None = None) -> Momen
         text = path.read_bytes().partition(ACTIVE_SET_MARK)[0].decode()
     except (OSError, UnicodeDecodeError) as error:
         raise FileFormatError(f"cannot read the potential {path}: {error}") from error
+    return parse_mtp(text, str(path), elements)
+
+
+def parse_mtp(
+    text: str, source: str, elements: tuple[str, ...] | None = None
+) -> MomentTensorPotential:
+    """The potential of a ``.mtp`` file's text; ``source`` names it in errors, see `read_mtp`."""
     if not text.startswith("MTP"):
-        raise FileFormatError(f"{path} is no .mtp file: expected 'MTP' in its first line")
+        raise FileFormatError(f"{source} is no .mtp file: expected 'MTP' in its first line")
     fields = {
         key.strip(): value.strip()
         for key, separator, value in (line.partition("=") for line in text.splitlines())
@@ -51,12 +58,12 @@ def read_mtp(path: str | Path, elements: tuple[str, ...] | None = None) -> Momen
 
     def field(name: str) -> str:
         if name not in fields:
-            raise FileFormatError(f"{path}: the field {name} is missing")
+            raise FileFormatError(f"{source}: the field {name} is missing")
         return fields[name]
 
     if field("radial_basis_type") != "RBChebyshev":
         raise FileFormatError(
-            f"{path}: radial basis {field('radial_basis_type')} is unknown, expected RBChebyshev"
+            f"{source}: radial basis {field('radial_basis_type')} is unknown, expected RBChebyshev"
         )
     try:
         n_species, n_beta = int(field("species_count")), int(field("radial_basis_size"))
@@ -81,7 +88,7 @@ def read_mtp(path: str | Path, elements: tuple[str, ...] | None = None) -> Momen
             float(fields.get("scaling", "1")),
         )
     except (ValueError, HullscreenError) as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        raise FileFormatError(f"{source}: {error}") from error
 
 
 def write_mtp(path: str | Path, potential: MomentTensorPotential) -> None:

@@ -5,6 +5,7 @@ writes and the table in the README come from it.
 """
 
 import dataclasses
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StrictStr, field_validator, model_validator
@@ -16,6 +17,9 @@ MAX_ATOMS = {2: 8, 3: 6, 4: 4}
 """Atoms per cell of the derivative structures, by the number of elements."""
 
 Lattice = Literal["fcc", "bcc", "hcp", "dhcp", "9R", "sc"]
+
+FREE_TO_CHANGE = {"dft.max_steps", "dft.structures_per_job", "relaxation.batch_size"}
+"""Settings that may change during a campaign: they decide how work is cut, not what comes out."""
 
 KNOWN_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -321,5 +325,19 @@ class Settings:
     launch: Launch = Field(default_factory=Launch)
 
     def tables(self) -> dict[str, dict[str, Any]]:
-        """Plain nested dictionaries, as TOML would give them."""
-        return dataclasses.asdict(self)
+        """Plain nested dictionaries and lists, as TOML would give them."""
+        plain: dict[str, dict[str, Any]] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    def stored_tables(self) -> dict[str, dict[str, Any]]:
+        """The tables that a campaign keeps; where the database is and who works may change."""
+        return {k: v for k, v in self.tables().items() if k not in ("database", "launch")}
+
+    def deciding(self) -> dict[str, Any]:
+        """Every key that decides about results, as ``table.key``."""
+        return {
+            f"{table}.{key}": value
+            for table, keys in self.stored_tables().items()
+            for key, value in keys.items()
+            if f"{table}.{key}" not in FREE_TO_CHANGE
+        }

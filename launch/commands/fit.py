@@ -109,10 +109,16 @@ def command(
     import numpy as np
 
     from hullscreen.launch.progress import progress_board
-    from hullscreen.potentials.data_files import read_frames, read_frames_for, read_potential
+    from hullscreen.potentials.data_files import (
+        check_writable,
+        read_frames,
+        read_frames_for,
+        read_potential,
+    )
     from hullscreen.potentials.errors import InputError
     from hullscreen.potentials.fit import Weights, errors, fit
 
+    check_writable(output)
     if start is not None:
         if any(x is not None for x in (level, cutoff, min_distance, radial_basis_size)):
             raise InputError(
@@ -186,11 +192,10 @@ def _untrained(
     if min_distance is None:
         probe = untrained(2, frames.elements, cutoff=reach, min_distance=0.0)
         min_distance = float(probe.evaluate(frames.structures).shortest_distances.min())
-    if not min_distance < reach:
-        raise InputError(
-            f"the shortest distance between atoms is not below the cutoff of {reach:g} Å: "
-            f"no two atoms would interact; give a larger --cutoff"
-        )
+        if not min_distance < reach:
+            raise InputError(
+                f"no two atoms are closer than the cutoff of {reach:g} Å; give a larger --cutoff"
+            )
     return untrained(
         level or DEFAULT_LEVEL,
         frames.elements,

@@ -42,11 +42,11 @@ def command(
 ) -> None:
     """Make DIRECTORY with a commented hullscreen.toml, and say what to do next."""
     from hullscreen.launch.atomic_files import write_atomically
-    from hullscreen.workflows.elements import check_elements
     from hullscreen.launch.launchpad_file import write_launchpad_file
     from hullscreen.launch.settings import FILE_NAME, from_tables
     from hullscreen.launch.settings_template import render
     from hullscreen.potentials.errors import InputError
+    from hullscreen.workflows.elements import check_elements
 
     settings_file = directory / FILE_NAME
     if settings_file.exists():
@@ -90,8 +90,8 @@ def _campaign_name(directory: Path, elements: tuple[str, ...]) -> str:
 def _known_lattices(lattices: tuple[str, ...]) -> tuple[str, ...]:
     import difflib
 
-    from hullscreen.workflows.settings_tree import Lattice
     from hullscreen.potentials.errors import InputError
+    from hullscreen.workflows.settings_tree import Lattice
 
     known = get_args(Lattice)
     for lattice in lattices:

@@ -93,10 +93,16 @@ def command(
     extended XYZ.
     """
     from hullscreen.launch.progress import progress_board
-    from hullscreen.potentials.data_files import read_frames_for, read_potential, write_frames
+    from hullscreen.potentials.data_files import (
+        check_writable,
+        read_frames_for,
+        read_potential,
+        write_frames,
+    )
     from hullscreen.potentials.errors import InputError
     from hullscreen.potentials.relaxation import RelaxationLimits, relax
 
+    check_writable(output)
     model, selection = read_potential(potential, species or None)
     if break_grade is not None and selection is None:
         raise InputError(f"--break-grade needs an active set, which {potential} does not hold")

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hullscreen.potentials.fit import TrainingSet, fit
 from hullscreen.potentials.moment_tensor_potential import untrained
-from hullscreen.potentials.structures import join
+from hullscreen.potentials.structures import from_atoms, join, to_atoms
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +52,54 @@ def make_structures():
         return join(_random_cell(rng, n_species, max_atoms) for _ in range(n_structures))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def label_with_emt():
+    """Function (structures) → training set with energies, forces and stresses of ASE's EMT."""
+    from ase.calculators.emt import EMT
+
+    def label(structures, elements=("Cu", "Pd")):
+        energies, forces, stresses = [], [], []
+        for atoms in to_atoms(structures, elements):
+            atoms.calc = EMT()
+            energies.append(atoms.get_potential_energy())
+            forces.append(atoms.get_forces())
+            stresses.append(atoms.get_stress(voigt=False))
+        return TrainingSet(
+            structures, np.array(energies), np.concatenate(forces), np.array(stresses)
+        )
+
+    return label
+
+
+@pytest.fixture(scope="session")
+def alloys():
+    """Forty strained and rattled fcc Cu-Pd cells of four atoms."""
+    from ase.build import bulk
+
+    rng = np.random.default_rng(7)
+    frames = []
+    for i in range(40):
+        atoms = bulk("Cu", a=3.55 + 0.4 * rng.random(), cubic=True)
+        atoms.symbols = rng.permutation(["Pd"] * (i % 5) + ["Cu"] * (4 - i % 5))
+        atoms.set_cell(atoms.cell @ (np.eye(3) + 0.03 * rng.normal(size=(3, 3))), scale_atoms=True)
+        atoms.positions += 0.08 * rng.normal(size=(4, 3))
+        frames.append(atoms)
+    return from_atoms(frames, ("Cu", "Pd"))
+
+
+@pytest.fixture(scope="session")
+def labelled(alloys, label_with_emt):
+    """The alloys with EMT's energies, forces and stresses."""
+    return label_with_emt(alloys)
+
+
+@pytest.fixture(scope="session")
+def fitted(labelled):
+    """A small potential fitted to the alloys."""
+    start = untrained(6, ("Cu", "Pd"), cutoff=4.5, min_distance=2.0, radial_basis_size=5)
+    return fit(start, labelled, max_iterations=15)
 
 
 def _random_cell(rng, n_species, max_atoms):

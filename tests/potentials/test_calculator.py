@@ -1,0 +1,104 @@
+"""The ASE calculator: ASE's own differences agree, ASE's optimisers work with it."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS
+from ase.units import GPa
+
+from hullscreen.potentials.active_set import select_active_set
+from hullscreen.potentials.calculator import MTPCalculator
+from hullscreen.potentials.errors import InputError
+from hullscreen.potentials.relaxation import RelaxationLimits, relax
+from hullscreen.potentials.structures import from_atoms
+
+
+@pytest.fixture(scope="module")
+def potential(fitted):
+    return fitted.potential
+
+
+@pytest.fixture
+def atoms(potential):
+    alloy = bulk("Cu", cubic=True)
+    alloy.symbols[0] = "Pd"
+    alloy.rattle(0.05, seed=1)
+    alloy.calc = MTPCalculator(potential)
+    return alloy
+
+
+def test_forces_and_stress_are_those_of_ase_differences(atoms):
+    # Central differences with ASE's steps of 1e-3 Å and 1e-5: third derivatives of some 10 eV/Å³
+    # leave 1e-5 eV/Å, rounding of 1e-13 eV less.
+    np.testing.assert_allclose(
+        atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-3), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        atoms.get_stress(voigt=True), calculate_numerical_stress(atoms, eps=1e-5), atol=1e-6
+    )
+
+
+def test_energies_of_atoms_add_up(atoms):
+    # Four atoms of some eV: rounding.
+    assert atoms.get_potential_energies().sum() == pytest.approx(
+        atoms.get_potential_energy(), abs=1e-12
+    )
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+
+
+def test_results_follow_the_atoms(atoms):
+    before = atoms.get_potential_energy()
+    atoms.positions[0] += 0.3
+    assert atoms.get_potential_energy() != before
+
+
+def test_ase_relaxes_to_where_we_do(atoms, potential):
+    start = from_atoms([atoms], potential.elements)
+    BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-3, steps=100)
+    assert np.linalg.norm(atoms.get_forces(), axis=1).max() < 1e-3
+    limits = RelaxationLimits(force_tolerance=1e-3, stress_tolerance_gpa=1e-2)
+    ours = relax(potential, start, limits)
+    assert ours.outcome_counts() == {"converged": 1}
+    # Near the minimum E − E₀ ≈ F² / 2k: (1e-3)² / 10 eV per variable.
+    assert ours.energies[0] == pytest.approx(atoms.get_potential_energy(), abs=1e-5)
+    # A force of 1e-3 over a stiffness of some eV/Å² leaves 1e-3 Å.
+    assert ours.structures.volumes[0] == pytest.approx(atoms.get_volume(), rel=1e-3)
+    assert np.abs(atoms.get_stress()).max() < 0.1 * GPa
+
+
+def test_grade_comes_with_an_active_set(atoms, potential):
+    structures = from_atoms([atoms], potential.elements)
+    rows = potential.evaluate(structures, "structures").gradients / len(atoms)
+    atoms.calc = MTPCalculator(potential, select_active_set(rows))
+    atoms.get_potential_energy()
+    # The cell is itself in the set.
+    assert atoms.calc.results["grade"] == pytest.approx(1.0, rel=1e-6)
+    atoms.positions[0] += 0.2
+    atoms.get_potential_energy()
+    assert atoms.calc.results["grade"] > 1.0
+
+
+def test_grades_of_neighbourhoods(atoms, potential):
+    structures = from_atoms([atoms], potential.elements)
+    active = select_active_set(potential.evaluate(structures, "sites").gradients)
+    atoms.calc = MTPCalculator(potential, active, by_neighbourhood=True)
+    atoms.get_potential_energy()
+    assert atoms.calc.results["grades"].shape == (4,)
+    assert atoms.calc.results["grade"] == atoms.calc.results["grades"].max()
+
+
+def test_no_grade_without_an_active_set(atoms):
+    atoms.get_potential_energy()
+    assert "grade" not in atoms.calc.results
+
+
+def test_structures_that_do_not_fit(potential):
+    strange = Atoms("Al", cell=3.0 * np.eye(3), pbc=True, calculator=MTPCalculator(potential))
+    with pytest.raises(InputError, match="holds Al; expected only Cu, Pd"):
+        strange.get_potential_energy()
+    free = Atoms("Cu", calculator=MTPCalculator(potential))
+    with pytest.raises(InputError, match="three periodic lattice vectors"):
+        free.get_potential_energy()

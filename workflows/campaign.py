@@ -1,0 +1,210 @@
+"""A campaign as its steps see it: settings, database, engine, and the arrays that they share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from pymatgen.core import Composition
+
+from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.documents import (
+    CampaignDocument,
+    Geometry,
+    PotentialDocument,
+    Prototype,
+)
+from hullscreen.dft_adapters.engine import Engine, load_engine
+from hullscreen.potentials.active_set import NOT_SET, ActiveSet
+from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
+from hullscreen.potentials.mtp_files import parse_mtp
+from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
+from hullscreen.workflows.prototypes import PrototypePool
+from hullscreen.workflows.settings_tree import Settings
+
+FINAL_STAGE = 3
+# A random order spreads every wave over all compositions and lattices; the seed keeps it the same.
+ORDER_STREAM = 1
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Everything a step needs.
+
+    Attributes
+    ----------
+    settings
+        As they were when the campaign began.
+    store
+        Its documents.
+    directory
+        Where DFT calculations write.
+    """
+
+    settings: Settings
+    store: CampaignStore
+    directory: Path
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Element symbols; species are indices into them."""
+        return self.settings.campaign.elements
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The DFT engine."""
+        return load_engine(self.settings.dft.engine_table())
+
+    @cached_property
+    def pool(self) -> PrototypePool:
+        """The prototypes, enumerated on demand."""
+        prototypes = self.settings.prototypes
+        return PrototypePool(
+            self.elements,
+            lattices=prototypes.lattices,
+            max_atoms=prototypes.max_atoms,
+            aflow=prototypes.aflow,
+            aflow_max_atoms=prototypes.aflow_max_atoms,
+        )
+
+    def level(self, stage: int) -> int:
+        """Level of a stage's potential."""
+        potential = self.settings.potential
+        return potential.level_first if stage == 1 else potential.level_second
+
+    @contextmanager
+    def accounting(self, part: str) -> Iterator[None]:
+        """Add the processor time of a block to a part of the campaign's costs."""
+        start = time.process_time()
+        try:
+            yield
+        finally:
+            self.store.add_cpu_seconds(part, time.process_time() - start)
+
+    def potential(self, number: int) -> tuple[MomentTensorPotential, ActiveSet]:
+        """A stored potential and its active set.
+
+        Raises
+        ------
+        CampaignError
+            There is none of this number.
+        """
+        document = self.store.potential(number)
+        if document is None:
+            raise CampaignError(
+                f"campaign {self.store.name} has no potential {number}; the fit of that round must "
+                "run first"
+            )
+        return read_potential(document)
+
+
+def read_potential(document: PotentialDocument) -> tuple[MomentTensorPotential, ActiveSet]:
+    """The potential of a document, and its active set."""
+    potential = parse_mtp(document.text, f"potential {document.number}")
+    n = potential.parameters.size
+    rows = np.frombuffer(document.active_rows, dtype="<f8").reshape(n, n).astype(np.float64)
+    return potential, ActiveSet(rows, np.linalg.inv(rows), np.full(n, NOT_SET))
+
+
+def register(campaign: Campaign) -> None:
+    """Write the campaign's document if it is new, and check that it is the same one if not.
+
+    Raises
+    ------
+    CampaignError
+        The database holds a campaign of this name with other settings or another DFT engine.
+    DFTError
+        The engine cannot compute these elements.
+    """
+    settings, store = campaign.settings, campaign.store
+    campaign.engine.check(campaign.elements)
+    document = CampaignDocument(
+        name=store.name,
+        chemsys="-".join(sorted(campaign.elements)),
+        elements=campaign.elements,
+        settings=settings.stored_tables(),
+        engine={"name": campaign.engine.name, "fingerprint": campaign.engine.fingerprint()},
+        directory=str(campaign.directory),
+    )
+    store.ensure_indexes()
+    store.create(document)
+    stored = store.campaign()
+    ours, theirs = settings.deciding(), Settings(**stored["settings"]).deciding()
+    changed = sorted(name for name in ours if ours[name] != theirs.get(name))
+    if stored["engine"] != document.engine:
+        changed.append("the DFT engine or its version")
+    if changed:
+        raise CampaignError(
+            f"campaign {store.name!r} began with other settings ({', '.join(changed)}): results of "
+            "both do not belong on one hull; restore them in hullscreen.toml, or choose another "
+            "[campaign] name"
+        )
+    store.set_campaign(settings=document.settings, directory=document.directory)
+
+
+def open_campaign(store: CampaignStore) -> Campaign:
+    """The campaign that the database holds.
+
+    Raises
+    ------
+    CampaignError
+        There is none of this name.
+    """
+    document = store.campaign()
+    return Campaign(Settings(**document["settings"]), store, Path(document["directory"]))
+
+
+def add_prototypes(campaign: Campaign) -> dict[str, int]:
+    """Write the pool into the database, a batch at a time, and say how many of each lattice."""
+    pool = campaign.pool
+    counts = pool.count()
+    rng = np.random.default_rng([campaign.settings.campaign.seed, ORDER_STREAM])
+    order = np.empty(counts["total"], dtype=np.int64)
+    order[rng.permutation(counts["total"])] = np.arange(counts["total"])
+    for batch in pool.batches(2000):
+        structures = batch.structures
+        atom_counts = structures.counts(len(campaign.elements))
+        campaign.store.insert_prototypes(
+            _prototype(campaign, batch.first_index + i, order, name, structures.one(i), atom_counts[i])
+            for i, name in enumerate(batch.prototypes)
+        )
+    campaign.store.set_campaign(pool=counts)
+    return counts
+
+
+def total_structures(campaign: Campaign) -> int:
+    """Size of the pool."""
+    return int(campaign.store.campaign()["pool"]["total"])
+
+
+def _prototype(
+    campaign: Campaign,
+    index: int,
+    order: IndexArray,
+    name: str,
+    geometry: tuple[FloatArray, FloatArray, IntArray],
+    counts: IndexArray,
+) -> Prototype:
+    cell, positions, species = geometry
+    return Prototype(
+        campaign=campaign.store.name,
+        index=index,
+        order=int(order[index]),
+        prototype=name,
+        nsites=len(species),
+        counts=tuple(int(n) for n in counts),
+        formula_pretty=formula(counts, campaign.elements),
+        species=species,
+        start=Geometry(cell, positions),
+    )
+
+
+def formula(counts: IndexArray, elements: tuple[str, ...]) -> str:
+    """Reduced formula in the elements' order of electronegativity, as pymatgen writes it."""
+    return str(Composition(dict(zip(elements, map(int, counts), strict=True))).reduced_formula)

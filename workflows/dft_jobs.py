@@ -1,0 +1,226 @@
+"""Running DFT for a campaign so that nothing is paid for twice."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.documents import DFTDocument, Geometry
+from hullscreen.dft_adapters.engine import (
+    CalculationError,
+    DFTResult,
+    Engine,
+    remembering_evaluations,
+)
+from hullscreen.dft_adapters.structure_key import canonical_order, structure_key
+from hullscreen.potentials.structures import FloatArray, IntArray
+
+SINGLE_POINT = "single_point"
+RELAXATION = "relaxation"
+
+Evaluated = tuple[float, FloatArray, FloatArray]
+
+
+def atoms_of(
+    cell: FloatArray, positions: FloatArray, species: IntArray, elements: Sequence[str]
+) -> Atoms:
+    """ASE's object of one structure."""
+    return Atoms([elements[k] for k in species], positions=positions, cell=cell, pbc=True)
+
+
+@dataclass
+class DFTJobs:
+    """An engine whose results are looked up in the database first and stored there.
+
+    Attributes
+    ----------
+    engine
+        Computes what is not stored yet.
+    store, purpose
+        Where results go, and what they are for.
+    directory
+        Under which each calculation has a folder named by its key.
+    """
+
+    engine: Engine
+    store: CampaignStore
+    purpose: str
+    directory: Path
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fingerprint = self.engine.fingerprint()
+
+    def key(self, atoms: Atoms, kind: str) -> str:
+        """Key of a calculation: the structure, all that changes energies, and what is computed."""
+        text = f"{kind}:{self.fingerprint}:{structure_key(atoms)}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def single_point(self, atoms: Atoms, structure_index: int) -> DFTDocument:
+        """Energy, forces and stress; a stored result costs nothing.
+
+        Raises
+        ------
+        CalculationError
+            The engine failed; the failure is stored with its reason.
+        """
+        return self._stored_or_computed(
+            SINGLE_POINT, atoms, structure_index, lambda f: self.engine.single_point(atoms, f)
+        )
+
+    def relax(
+        self,
+        atoms: Atoms,
+        structure_index: int,
+        *,
+        force_tolerance: float,
+        stress_tolerance: float,
+        max_steps: int,
+    ) -> DFTDocument:
+        """Relaxed structure; each evaluation of an engine that works in this process is stored.
+
+        Raises
+        ------
+        CalculationError
+            The engine failed or did not converge; the failure is stored with its reason.
+        """
+
+        def relaxed(folder: Path) -> DFTResult:
+            result = self.engine.relax(
+                atoms,
+                folder,
+                force_tolerance=force_tolerance,
+                stress_tolerance=stress_tolerance,
+                max_steps=max_steps,
+            )
+            if not result.converged:
+                raise CalculationError(
+                    result.reason or "not_converged",
+                    f"the relaxation of {atoms.get_chemical_formula()} did not converge "
+                    f"({result.reason or 'no reason given'}) in {result.n_evaluations} evaluations; "
+                    "raise max_steps under [dft] and rerun the job",
+                    folder,
+                )
+            return result
+
+        memory = _Memory(self, structure_index)
+        with remembering_evaluations(self.engine, memory) as stores_evaluations:
+            return self._stored_or_computed(
+                RELAXATION, atoms, structure_index, relaxed, counted=not stores_evaluations
+            )
+
+    def _stored_or_computed(
+        self,
+        kind: str,
+        atoms: Atoms,
+        structure_index: int,
+        compute: Callable[[Path], DFTResult],
+        *,
+        counted: bool = True,
+    ) -> DFTDocument:
+        """The calculation's document; ``counted`` unless its evaluations are stored one by one."""
+        key = self.key(atoms, kind)
+        stored = self.store.dft_result(key)
+        if stored is not None and stored.state == "done":
+            return stored
+        try:
+            result = compute(self.directory / key[:2] / key)
+        except CalculationError as error:
+            geometry = Geometry(np.array(atoms.cell[:]), np.array(atoms.positions))
+            self._save(
+                kind, atoms, structure_index, geometry,
+                state="failed", reason=str(error), n_evaluations=int(counted),
+            )  # fmt: skip
+            raise
+        return self._save(
+            kind,
+            atoms,
+            structure_index,
+            Geometry(result.cell, result.positions),
+            energy=result.energy,
+            forces=result.forces,
+            stress=result.stress,
+            converged=result.converged,
+            n_evaluations=result.n_evaluations if counted else 0,
+            cpu_seconds=result.cpu_seconds if counted else 0.0,
+        )
+
+    def _save(
+        self, kind: str, atoms: Atoms, structure_index: int, geometry: Geometry, **result: Any
+    ) -> DFTDocument:
+        """Store a calculation of ``atoms``, all arrays in the canonical order of its atoms."""
+        order = canonical_order(atoms)
+        if result.get("forces") is not None:
+            result["forces"] = result["forces"][order]
+        document = DFTDocument(
+            key=self.key(atoms, kind),
+            kind=kind,
+            campaign=self.store.name,
+            purpose=self.purpose,
+            structure_index=structure_index,
+            chemsys="-".join(sorted(set(atoms.symbols))),
+            engine=self.fingerprint,
+            numbers=tuple(int(z) for z in atoms.numbers[order]),
+            geometry=Geometry(geometry.cell, geometry.positions[order]),
+            **{"state": "done", **result},
+        )
+        self.store.save_dft(document)
+        return document
+
+
+@dataclass
+class _Memory:
+    """Evaluations inside a relaxation: stored as single points, and recalled after a restart."""
+
+    jobs: DFTJobs
+    structure_index: int
+    asked_s: float = 0.0
+
+    def recall(self, atoms: Atoms) -> Evaluated | None:
+        self.asked_s = time.process_time()
+        stored = self.jobs.store.dft_result(self.jobs.key(atoms, SINGLE_POINT))
+        if stored is None or stored.state != "done":
+            return None
+        return stored_energy(stored), forces_for(atoms, stored), stored_array(stored.stress)
+
+    def remember(self, atoms: Atoms, evaluated: Evaluated) -> None:
+        energy, forces, stress = evaluated
+        self.jobs._save(  # noqa: SLF001 - one thing in two classes
+            SINGLE_POINT,
+            atoms,
+            self.structure_index,
+            Geometry(np.array(atoms.cell[:]), np.array(atoms.positions)),
+            energy=energy,
+            forces=forces,
+            stress=stress,
+            converged=True,
+            n_evaluations=1,
+            cpu_seconds=time.process_time() - self.asked_s,
+        )
+
+
+def forces_for(atoms: Atoms, stored: DFTDocument) -> FloatArray:
+    """Forces of a stored result in the order of ``atoms``, shape (n_atoms, 3)."""
+    forces = np.empty((len(atoms), 3))
+    forces[canonical_order(atoms)] = stored_array(stored.forces)
+    return forces
+
+
+def stored_energy(stored: DFTDocument) -> float:
+    """Energy of a calculation that is done, eV."""
+    assert stored.energy is not None, f"{stored.key} is done but has no energy"  # noqa: S101
+    return stored.energy
+
+
+def stored_array(array: FloatArray | None) -> FloatArray:
+    """Forces or stress of a calculation that is done."""
+    assert array is not None, "a calculation that is done has forces and stress"  # noqa: S101
+    return array

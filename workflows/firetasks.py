@@ -1,0 +1,103 @@
+"""What FireWorks runs: one thin task per step. Their names are stored in users' databases: keep them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fireworks import FiretaskBase, FWAction, explicit_serialize
+
+from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.connection import Connection
+from hullscreen.workflows import decisions, steps
+from hullscreen.workflows.campaign import Campaign, add_prototypes, open_campaign
+from hullscreen.workflows.flows import submit_round
+
+
+class CampaignTask(FiretaskBase):  # type: ignore[misc]
+    """A step of the campaign named in the task; the LaunchPad's database holds its documents."""
+
+    required_params = ("campaign",)
+
+    def run_task(self, fw_spec: dict[str, Any]) -> FWAction:
+        """Carry out the step."""
+        del fw_spec
+        self.perform(open_campaign(store_in(self.launchpad, self["campaign"])))
+        return FWAction()
+
+    def perform(self, campaign: Campaign) -> None:
+        """The step itself; repeated, it changes nothing."""
+        raise TypeError(f"{type(self).__name__} is no step of its own")
+
+
+def store_in(launchpad: Any, name: str) -> CampaignStore:
+    """The documents of a campaign in a LaunchPad's database."""
+    connection = Connection(
+        database=launchpad.db, uri=launchpad.host or "", name=launchpad.db.name, embedded=False
+    )
+    return CampaignStore(connection, name)
+
+
+@explicit_serialize
+class PrototypesTask(CampaignTask):
+    """Writes the pool of prototypes and begins the first round."""
+
+    def perform(self, campaign: Campaign) -> None:
+        with campaign.accounting("prototypes"):
+            add_prototypes(campaign)
+        decisions.first_round(campaign)
+        submit_round(self.launchpad, campaign, 0)
+
+
+class RoundTask(CampaignTask):
+    """A step of one round."""
+
+    required_params = ("campaign", "round")
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last (exclusive) number of what the task is to do."""
+        return self["first"], self["last"]
+
+
+@explicit_serialize
+class LabelTask(RoundTask):
+    """DFT single points."""
+
+    def perform(self, campaign: Campaign) -> None:
+        steps.label(campaign, campaign.store.round(self["round"]), *self.span)
+
+
+@explicit_serialize
+class FitTask(RoundTask):
+    """The fit of a potential to all labels, and its active set."""
+
+    def perform(self, campaign: Campaign) -> None:
+        steps.fit_potential(campaign, campaign.store.round(self["round"]))
+
+
+@explicit_serialize
+class RelaxTask(RoundTask):
+    """Relaxation of a batch of structures with the potential."""
+
+    def perform(self, campaign: Campaign) -> None:
+        steps.relax_structures(campaign, campaign.store.round(self["round"]), *self.span)
+
+
+@explicit_serialize
+class DecideTask(RoundTask):
+    """The end of a round: what is labelled, relaxed or dropped next."""
+
+    def perform(self, campaign: Campaign) -> None:
+        number = self["round"]
+        with campaign.accounting("selection"):
+            decisions.decide(campaign, campaign.store.round(number))
+        if campaign.store.find_round(number + 1) is not None:
+            submit_round(self.launchpad, campaign, number + 1)
+
+
+@explicit_serialize
+class FinalRelaxTask(RoundTask):
+    """DFT relaxations of the structures that may be stable."""
+
+    def perform(self, campaign: Campaign) -> None:
+        steps.relax_with_dft(campaign, campaign.store.round(self["round"]), *self.span)

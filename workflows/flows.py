@@ -1,0 +1,137 @@
+"""From a round to a FireWorks workflow, and into the LaunchPad exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fireworks import Firework, LaunchPad, Workflow
+
+from hullscreen.database.documents import RoundDocument
+from hullscreen.workflows.campaign import Campaign
+
+# Before the first round: the prototypes.
+PROTOTYPES_ROUND = -1
+STAGE_NAMES = {1: "screen 1", 2: "screen 2", 3: "final"}
+# Categories by which workers choose: one pool may relax while another runs DFT.
+RELAX, TRAIN, DFT = "relax", "train", "dft"
+
+
+def prepare_launchpad(launchpad: LaunchPad) -> None:
+    """Make a new LaunchPad usable; one in use stays as it is (`lpad reset` would empty it)."""
+    counters = {"next_fw_id": 1, "next_launch_id": 1}
+    launchpad.fw_id_assigner.update_one({}, {"$setOnInsert": counters}, upsert=True)
+    launchpad.tuneup()
+
+
+def submit_campaign(launchpad: LaunchPad, campaign: Campaign) -> None:
+    """Put the first workflow of a campaign, its prototypes, into the LaunchPad."""
+    if campaign.store.last_round() is not None:
+        return
+    name = campaign.store.name
+    firework = _firework(campaign, PROTOTYPES_ROUND, "PrototypesTask", "prototypes", TRAIN)
+    _add_once(launchpad, campaign, PROTOTYPES_ROUND, Workflow([firework], name=f"{name}: prototypes"))
+
+
+def submit_round(launchpad: LaunchPad, campaign: Campaign, number: int) -> None:
+    """Put the workflow of a round into the LaunchPad unless it is there."""
+    round_ = campaign.store.round(number)
+    if round_.submitted:
+        return
+    _add_once(launchpad, campaign, number, round_workflow(campaign, round_))
+    campaign.store.set_submitted(number)
+
+
+def round_workflow(campaign: Campaign, round_: RoundDocument) -> Workflow:
+    """DFT jobs, then the fit, then batches of relaxations, then the decision."""
+    jobs = campaign.settings.dft.structures_per_job
+    batch = campaign.settings.relaxation.batch_size
+    fireworks: list[Firework] = []
+    layer: list[Firework] = []
+
+    def add(task: str, what: str, category: str, **parameters: int) -> Firework:
+        firework = _firework(
+            campaign, round_.number, task, _title(round_, what), category, layer, **parameters
+        )
+        fireworks.append(firework)
+        return firework
+
+    n_selected = len(campaign.store.selected(round=round_.number))
+    labels = [
+        add("LabelTask", f"DFT single points {first + 1} to {last}", DFT, first=first, last=last)
+        for first, last in _spans(n_selected, jobs)
+    ]
+    layer = labels or layer
+    if round_.fits:
+        level = campaign.level(round_.stage)
+        layer = [add("FitTask", f"fit of the level {level} potential", TRAIN)]
+    if round_.purpose in ("seed", "learn", "refine"):
+        orders = campaign.store.unrelaxed_orders(round_)
+        spans = [(orders[a], orders[b - 1] + 1, b - a) for a, b in _spans(len(orders), batch)]
+        layer = [
+            add("RelaxTask", f"relaxation of {n} structures", RELAX, first=first, last=last)
+            for first, last, n in spans
+        ] or layer
+    layer = [
+        add("FinalRelaxTask", f"DFT relaxations {first + 1} to {last}", DFT, first=first, last=last)
+        for first, last in _spans(len(round_.final_indices), jobs)
+    ] or layer
+    add("DecideTask", "decision", TRAIN)
+    return Workflow(
+        fireworks,
+        name=f"{campaign.store.name}: {_title(round_, round_.purpose)}",
+        metadata={
+            "campaign": campaign.store.name,
+            "round": round_.number,
+            "stage": STAGE_NAMES[round_.stage],
+            "purpose": round_.purpose,
+        },
+    )
+
+
+def _title(round_: RoundDocument, what: str) -> str:
+    return f"{STAGE_NAMES[round_.stage]}, round {round_.number}: {what}"
+
+
+def _firework(
+    campaign: Campaign,
+    number: int,
+    task: str,
+    name: str,
+    category: str,
+    parents: Sequence[Firework] = (),
+    **parameters: int,
+) -> Firework:
+    from hullscreen.workflows import firetasks
+
+    given = {"campaign": campaign.store.name, **parameters}
+    if number != PROTOTYPES_ROUND:
+        given["round"] = number
+    return Firework(
+        [getattr(firetasks, task)(given)],
+        spec={
+            "campaign": campaign.store.name,
+            "round": number,
+            "_category": category,
+            "_add_launchpad_and_fw_id": True,
+            # A DFT job that failed leaves its label out; everything else must have succeeded.
+            "_allow_fizzled_parents": all(p.spec["_category"] == DFT for p in parents),
+        },
+        name=name,
+        parents=list(parents),
+    )
+
+
+def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:
+    for first in range(0, n, size):
+        yield first, min(n, first + size)
+
+
+def _add_once(launchpad: LaunchPad, campaign: Campaign, number: int, workflow: Workflow) -> None:
+    """Add a workflow unless the LaunchPad has it; what a killed submission left behind goes first."""
+    mine = {"campaign": campaign.store.name, "round": number}
+    workflow.metadata.update(mine)
+    query = {f"metadata.{key}": value for key, value in mine.items()}
+    if launchpad.workflows.find_one(query, {"_id": 1}) is None:
+        launchpad.fireworks.delete_many({f"spec.{key}": value for key, value in mine.items()})
+        launchpad.add_wf(workflow)

@@ -1,0 +1,141 @@
+"""What a potential is trained on: the seed, the weight of each label, and the rows of the active set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hullscreen.potentials.active_set import ActiveSet, select_active_set
+from hullscreen.potentials.fit import FitResult, TrainingSet, fit
+from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential, untrained
+from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
+from hullscreen.workflows.hull import convex_hull
+
+# The seed: every pure prototype at two scales, and the smallest compounds, all strained at random by
+# these amounts, so that a first potential knows which way volumes and positions move.
+SEED_COMPOUNDS = 20
+PURE_SCALES = (1.0, 0.95)
+SEED_STRAIN = 0.025
+SEED_DISPLACEMENT_ANGSTROM = 0.05
+
+# Labels count less the higher they lie above the hull of all labels, as (width / (width + height))². The
+# first potential has to hold for whatever it meets, the second one near the hull, eV/atom.
+EMPHASIS_WIDTHS = {1: 0.3, 2: 0.05}
+SMALLEST_EMPHASIS = 1e-3
+
+# A new potential is begun from several random radial functions; the best start is fitted to the end.
+N_STARTS = 3
+START_ITERATIONS = 8
+FIRST_ITERATIONS = 40
+LATER_ITERATIONS = 15
+
+
+def seed_indices(counts: IndexArray, n_pure: int) -> IndexArray:
+    """Members of a pool (small cells first) to begin training with: pure ones, then compounds.
+
+    Parameters
+    ----------
+    counts
+        Atoms of each element, shape (n_structures, n_elements).
+    n_pure
+        Pure prototypes to take, at most.
+    """
+    pure = np.flatnonzero((counts > 0).sum(axis=1) == 1)[:n_pure]
+    compounds = np.flatnonzero((counts > 0).sum(axis=1) > 1)[:SEED_COMPOUNDS]
+    return np.concatenate([pure, compounds])
+
+
+def strained_seed(structures: Structures, seed: int) -> tuple[Structures, IndexArray]:
+    """Randomly strained copies: pure structures at each of `PURE_SCALES`, compounds once.
+
+    Returns
+    -------
+    The copies, and which of ``structures`` each one came from.
+    """
+    rng = np.random.default_rng(seed)
+    parts, sources = [], []
+    for i in range(len(structures)):
+        cell, positions, species = structures.one(i)
+        scales = PURE_SCALES if len(np.unique(species)) == 1 else (1.0,)
+        for scale in scales:
+            deformation = scale * np.eye(3) + rng.normal(scale=SEED_STRAIN, size=(3, 3))
+            moved = positions @ deformation
+            moved += rng.normal(scale=SEED_DISPLACEMENT_ANGSTROM, size=moved.shape)
+            parts.append((cell @ deformation, moved, species))
+            sources.append(i)
+    return join(parts), np.array(sources, dtype=np.int64)
+
+
+def gradient_rows(potential: MomentTensorPotential, structures: Structures) -> FloatArray:
+    """Rows of the active set: parameter gradients of energies per atom, (n, n_parameters)."""
+    if not len(structures):
+        return np.zeros((0, potential.parameters.size))
+    gradients = potential.evaluate(structures, "structures").gradients
+    return gradients / structures.n_atoms[:, None]
+
+
+def fingerprints(potential: MomentTensorPotential, structures: Structures) -> FloatArray:
+    """Mean of each basis function over the atoms, shape (n_structures, n_scalars)."""
+    return gradient_rows(potential, structures)[:, -potential.linear.size :]
+
+
+def emphasis(training: TrainingSet, n_elements: int, stage: int) -> FloatArray:
+    """Weight of each label by its height above the hull of all labels, shape (n_structures,)."""
+    n_atoms = training.structures.n_atoms
+    fractions = training.structures.counts(n_elements) / n_atoms[:, None]
+    height = convex_hull(fractions, training.energies / n_atoms).energies_above_hull
+    width = EMPHASIS_WIDTHS[stage]
+    return np.maximum((width / (width + height)) ** 2, SMALLEST_EMPHASIS)
+
+
+def train(
+    training: TrainingSet,
+    *,
+    elements: Sequence[str],
+    stage: int,
+    level: int,
+    cutoff: float,
+    min_distance: float,
+    radial_basis_size: int,
+    seed: int,
+    start: MomentTensorPotential | None,
+) -> tuple[FitResult, ActiveSet]:
+    """Fit the potential of a stage and choose its active set from the labels.
+
+    Parameters
+    ----------
+    start
+        The last potential of the same stage; without one the best of several random starts is used.
+    """
+    weights = emphasis(training, len(elements), stage)
+    iterations = LATER_ITERATIONS
+    if start is None:
+        iterations = FIRST_ITERATIONS
+        attempts = [
+            fit(
+                untrained(
+                    level,
+                    tuple(elements),
+                    cutoff=cutoff,
+                    min_distance=min_distance,
+                    radial_basis_size=radial_basis_size,
+                    seed=seed + attempt,
+                ),
+                training,
+                emphasis=weights,
+                max_iterations=START_ITERATIONS,
+            )
+            for attempt in range(N_STARTS)
+        ]
+        start = min(attempts, key=lambda attempt: attempt.losses[-1]).potential
+    result = fit(start, training, emphasis=weights, max_iterations=iterations)
+    active = select_active_set(gradient_rows(result.potential, training.structures))
+    return result, active
+
+
+def shortest_bond(volumes_per_atom: FloatArray) -> float:
+    """Nearest-neighbour distance in Å of fcc at the smallest of the volumes in Å³."""
+    return float(np.sqrt(0.5) * (4.0 * np.min(volumes_per_atom)) ** (1.0 / 3.0))
+
+

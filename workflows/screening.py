@@ -1,0 +1,99 @@
+"""How wrong a potential is, and which structures can therefore not be on the hull."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.structures import FloatArray, IndexArray
+
+# Stiffness of the softest modes that a metal's relaxation still follows: an atom's in eV/Å², a lattice's in
+# eV/Å³ (30 GPa). Softer ones gain more, but at forces of a relaxed structure too little to matter.
+SOFT_ATOM = 1.0
+SOFT_LATTICE = 30.0 / 160.21766208
+# The estimate of the energy still to be gained is harmonic; it is trusted up to this factor.
+GAIN_SAFETY = 3.0
+# Phases that tie within this are one phase to a hull's reader, so all of them are worth relaxing, eV/atom.
+TIE = 5e-4
+SMALLEST_SAMPLE = 10
+
+
+@dataclass(frozen=True)
+class ErrorEstimate:
+    """σ of a stage: energy errors of its potential on structures it was not trained on.
+
+    Attributes
+    ----------
+    sigma
+        Root mean square error in eV/atom.
+    uncertainty
+        Standard error of ``sigma`` if errors were Gaussian, eV/atom.
+    largest
+        Largest error in eV/atom.
+    mean
+        Mean error in eV/atom; cancels from distances to the hull.
+    n_structures
+        Size of the sample.
+    """
+
+    sigma: float
+    uncertainty: float
+    largest: float
+    mean: float
+    n_structures: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return asdict(self)
+
+
+def estimate_errors(predicted: FloatArray, computed: FloatArray) -> ErrorEstimate:
+    """σ from energies per atom in eV, both of shape (n_structures,).
+
+    Raises
+    ------
+    CampaignError
+        Fewer than two structures were computed.
+    """
+    errors = computed - predicted
+    if errors.size < 2:
+        raise CampaignError(
+            f"σ needs at least two validated structures, got {errors.size}; see why DFT failed with "
+            "`lpad get_fws -s FIZZLED -d more` and run again"
+        )
+    sigma = float(np.sqrt(np.mean(errors**2)))
+    return ErrorEstimate(
+        sigma=sigma,
+        uncertainty=sigma / float(np.sqrt(2.0 * errors.size)),
+        largest=float(np.abs(errors).max()),
+        mean=float(errors.mean()),
+        n_structures=int(errors.size),
+    )
+
+
+def possible_gain(
+    forces: FloatArray, stress: FloatArray, volume: float
+) -> float:
+    """Energy in eV that a relaxation may still gain, from forces (n, 3) in eV/Å and stress in eV/Å³."""
+    atoms = (forces**2).sum() / (2.0 * SOFT_ATOM)
+    lattice = volume * (stress**2).sum() / (2.0 * SOFT_LATTICE)
+    return float(GAIN_SAFETY * (atoms + lattice))
+
+
+def next_wave(wave: int, growth: float, total: int) -> int:
+    """Size of the wave after one of ``wave`` structures."""
+    return min(total, max(wave + 1, int(wave * growth)))
+
+
+def sample_size(n_structures: int, wanted: int) -> int:
+    """Structures to validate: as many as wanted, but of a small pool no more than a tenth or ten."""
+    return min(n_structures, wanted, max(SMALLEST_SAMPLE, n_structures // 10))
+
+
+def random_sample(n: int, size: int, seed: int) -> IndexArray:
+    """Sorted indices of ``size`` of n things, the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.permutation(n)[:size])
