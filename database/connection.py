@@ -40,6 +40,9 @@ DISK_FULL_CODES = {14031}
 LONGEST_PAUSE_S = 2.0
 
 Document = dict[str, Any]
+
+SERVER_AWAY = (ConnectionFailure, CursorNotFound)
+"""What pymongo raises while a server is gone or restarting: the same operation works later."""
 Result = TypeVar("Result")
 
 
@@ -243,7 +246,7 @@ def reconnecting(
     while True:
         try:
             return operation()
-        except (ConnectionFailure, CursorNotFound) as error:
+        except SERVER_AWAY as error:
             now = time.monotonic()
             deadline = now + patience_s if deadline is None else deadline
             if now + pause_s > deadline:

@@ -1,1 +1,1 @@
-"""What an MTP is: basis, kernels, fit, active set, relaxation, file formats. Arrays and files only."""
+"""Moment tensor potentials: basis, kernels, fit, active set, relaxation, file formats."""

@@ -22,6 +22,7 @@ from ase import Atoms
 from hullscreen.database.campaign_store import StructureBatch
 from hullscreen.database.documents import Geometry, RoundDocument, Selected
 from hullscreen.potentials.active_set import select_candidates
+from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 from hullscreen.workflows.campaign import FINAL_STAGE, Campaign, total_structures
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, DFTJobs, atoms_of, stored_array, stored_energy
@@ -98,13 +99,29 @@ def decide(campaign: Campaign, round_: RoundDocument) -> None:
     if campaign.store.find_round(round_.number + 1) is not None:
         return
     if round_.purpose == "final":
-        campaign.store.set_campaign(finished=True)
+        _finish(campaign)
     elif round_.purpose == "validate":
         _screen_first(campaign, round_)
     elif round_.purpose == "refine":
         _refine(campaign, round_)
     else:
         _learn(campaign, round_)
+
+
+def _finish(campaign: Campaign) -> None:
+    """The hull is final if it has its corners."""
+    fields = ["counts", "final"]
+    done = list(campaign.store.documents({"final.state": "done"}, fields))
+    pure = {k for d in done for k, n in enumerate(d["counts"]) if n == sum(d["counts"])}
+    missing = [element for k, element in enumerate(campaign.elements) if k not in pure]
+    if missing:
+        failed = campaign.store.documents({"final.state": "failed"}, fields)
+        reasons = [document["final"]["reason"] for document in failed]
+        raise CampaignError(
+            f"no DFT relaxation of pure {', '.join(missing)} succeeded, so there is no hull; the "
+            f"first reason: {reasons[0] if reasons else 'see the jobs'}; mend it and run again"
+        )
+    campaign.store.set_campaign(finished=True)
 
 
 def _learn(campaign: Campaign, round_: RoundDocument) -> None:

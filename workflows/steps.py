@@ -121,6 +121,7 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
     store = campaign.store
     if store.potential(round_.number) is not None:
         return
+    _require_new_labels(campaign, round_)
     training = training_set(campaign, until=round_.number)
     earlier = [
         entry["number"]
@@ -153,6 +154,18 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
                 loss=result.losses[-1],
                 condition=result.condition,
             )
+        )
+
+
+def _require_new_labels(campaign: Campaign, round_: RoundDocument) -> None:
+    """Refuse to go on without a single label of the round: then the engine is at fault."""
+    wanted = campaign.store.selected(round=round_.number)
+    if wanted and not labelled_structures(campaign, round=round_.number):
+        failed = campaign.store.dft_results([one.key for one in wanted])
+        reasons = [result.reason for result in failed.values()]
+        raise CampaignError(
+            f"DFT gave no energy for any of the {len(wanted)} structures of round {round_.number}; "
+            f"the first reason: {reasons[0] if reasons else 'see the jobs'}; mend it and run again"
         )
 
 

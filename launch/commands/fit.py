@@ -49,14 +49,21 @@ DEFAULT_RADIAL_BASIS_SIZE = 8
     "--species",
     cls=ManyValues,
     metavar="SYMBOL...",
-    help="Elements in the order of species; by default those of the data in alphabetical order.",
+    help="Elements in the order of species; by default those of the data in alphabetical order, "
+    "or of a .cfg file X0, X1, ...",
 )
 @click.option(
     "--start",
     type=click.Path(path_type=Path),
     help="Potential to go on from; its level, distances and elements are kept.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the random radial functions at the start, and of --validation-fraction.",
+)
 @click.option(
     "--max-iterations",
     type=click.IntRange(min=1),
@@ -64,9 +71,27 @@ DEFAULT_RADIAL_BASIS_SIZE = 8
     show_default=True,
     help="Steps, at most.",
 )
-@click.option("--energy-weight", type=float, default=1.0, show_default=True)
-@click.option("--force-weight", type=float, default=0.01, show_default=True)
-@click.option("--stress-weight", type=float, default=0.001, show_default=True)
+@click.option(
+    "--energy-weight",
+    type=click.FloatRange(min=0.0),
+    default=1.0,
+    show_default=True,
+    help="Of energies in the loss (w_E above); ...",
+)
+@click.option(
+    "--force-weight",
+    type=click.FloatRange(min=0.0),
+    default=0.01,
+    show_default=True,
+    help="... of forces (w_F, in Å²); ...",
+)
+@click.option(
+    "--stress-weight",
+    type=click.FloatRange(min=0.0),
+    default=0.001,
+    show_default=True,
+    help="... of stresses (w_S).",
+)
 @click.option(
     "--validation-fraction",
     type=click.FloatRange(min=0.0, max=1.0, max_open=True),

@@ -1,0 +1,57 @@
+"""A campaign directory opened: its settings, its database, its documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.connection import Connection, open_database
+from hullscreen.launch.settings import Settings, load, with_database_uri
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command on a campaign directory works with.
+
+    Attributes
+    ----------
+    directory
+        The campaign's directory, absolute.
+    settings
+        Its ``hullscreen.toml``.
+    connection
+        The open database.
+    store
+        The campaign's documents in it; they may not exist yet.
+    """
+
+    directory: Path
+    settings: Settings
+    connection: Connection
+    store: CampaignStore
+
+
+@contextmanager
+def open_session(directory: Path, database_uri: str | None = None) -> Iterator[Session]:
+    """Open a campaign directory; ``database_uri`` overrules the address in its settings.
+
+    Raises
+    ------
+    SettingsError
+        ``hullscreen.toml`` is missing or wrong.
+    DatabaseError
+        The server cannot be started or reached.
+    """
+    settings = with_database_uri(load(directory), database_uri)
+    database = settings.database
+    with open_database(
+        directory,
+        uri=database.uri,
+        uri_file=Path(database.uri_file).expanduser() if database.uri_file else None,
+        name=database.name,
+    ) as connection:
+        store = CampaignStore(connection, settings.campaign.name)
+        yield Session(directory.resolve(), settings, connection, store)

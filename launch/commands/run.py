@@ -1,0 +1,40 @@
+"""`hullscreen run`: a campaign on this machine, to its hull."""
+
+from pathlib import Path
+
+import click
+
+from hullscreen.launch.options import database_option, directory_argument
+
+
+@click.command()
+@directory_argument
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Processes to work with; 0: one per core.  [default: from hullscreen.toml]",
+)
+@database_option
+def command(directory: Path, workers: int | None, database_uri: str | None) -> None:
+    """Run the campaign in DIRECTORY here, to its hull; run again, it continues.
+
+    Generates the prototypes, relaxes them with a potential that learns on the way, computes with DFT
+    what the potential would have to extrapolate, and relaxes the few survivors with DFT. Anything
+    may be killed at any time: the same command goes on where it was.
+
+    \b
+    Example:
+      hullscreen run cu-pd
+      hullscreen hull cu-pd
+    """
+    import os
+
+    from hullscreen.launch.campaign_session import open_session
+    from hullscreen.launch.local_run import run
+    from hullscreen.launch.progress import progress_board
+
+    with open_session(directory, database_uri) as session, progress_board() as board:
+        wanted = session.settings.launch.workers if workers is None else workers
+        run(session, board, wanted or len(os.sched_getaffinity(0)))
+    click.echo(f"The hull is there: hullscreen hull {directory}", err=True)

@@ -1,0 +1,154 @@
+"""Bringing a campaign's Fireworks back after workers, servers or whole machines have gone.
+
+A local worker's FWorker name tells host, process and the process's start, so whether it still lives is known
+exactly. Steps may be repeated at any time, so a Firework whose worker is gone is simply run again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from fireworks import LaunchPad
+
+from hullscreen.database.server_files import process_start
+from hullscreen.workflows.campaign import Campaign
+from hullscreen.workflows.flows import DFT, submit_campaign, submit_round
+
+LOCAL = "hullscreen"
+# Failures that say nothing about the step: the server was away, or another process held the workflow.
+PASSING = (
+    "AutoReconnect",
+    "ServerSelectionTimeoutError",
+    "NetworkTimeout",
+    "NotPrimaryError",
+    "WriteConcernError",
+    "CursorNotFound",
+    "LockedWorkflowError",
+    "errors.DatabaseError",
+)
+# A DFT job that could not begin because its engine was missing is tried again when the campaign is.
+ENGINE_MISSING = "EngineMissingError"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A Firework that failed.
+
+    Attributes
+    ----------
+    fw_id, name, category
+        Of the Firework.
+    reason
+        The exception and its sentence.
+    """
+
+    fw_id: int
+    name: str
+    category: str
+    reason: str
+
+
+def worker_name() -> str:
+    """Name of this process as an FWorker."""
+    pid = os.getpid()
+    return f"{LOCAL}|{socket.gethostname()}|{pid}|{process_start(pid)}"
+
+
+def is_gone(name: str) -> bool:
+    """Whether a worker of this host has ended; of others nothing is known."""
+    parts = name.split("|")
+    if len(parts) != 4 or parts[0] != LOCAL or parts[1] != socket.gethostname():
+        return False
+    return process_start(int(parts[2])) != parts[3]
+
+
+def release_lost(launchpad: LaunchPad, campaign: Campaign) -> int:
+    """Make Fireworks of workers that are gone ready again, and say how many there were."""
+    lost = []
+    query = {"spec.campaign": campaign.store.name, "state": {"$in": ["RESERVED", "RUNNING"]}}
+    for firework in launchpad.fireworks.find(query, {"fw_id": 1, "launches": 1}):
+        launch = _last_launch(launchpad, firework)
+        # Reserved without a launch: its worker ended between two writes, or is just between them.
+        if launch is None or is_gone(launch["fworker"]["name"]):
+            lost.append(firework["fw_id"])
+    for fw_id in lost:
+        launchpad.rerun_fw(fw_id)
+    return len(lost)
+
+
+def unlock(launchpad: LaunchPad, campaign: Campaign) -> None:
+    """Take the locks off workflows; only while no worker of the campaign runs."""
+    query = {"metadata.campaign": campaign.store.name, "locked": True}
+    launchpad.workflows.update_many(query, {"$unset": {"locked": ""}})
+
+
+def retry_failed(launchpad: LaunchPad, campaign: Campaign, *, all_steps: bool) -> int:
+    """Run failed Fireworks again that may succeed now.
+
+    Parameters
+    ----------
+    all_steps
+        Everything but DFT calculations that failed by themselves, which `lpad rerun_fws` repeats.
+        Otherwise only what failed because the server was away.
+    """
+    again = []
+    for failure in failures(launchpad, campaign):
+        passing = any(word in failure.reason for word in PASSING)
+        engine = ENGINE_MISSING in failure.reason
+        if passing or (all_steps and (engine or failure.category != DFT)):
+            again.append(failure.fw_id)
+    for fw_id in again:
+        launchpad.rerun_fw(fw_id)
+    return len(again)
+
+
+def resubmit(launchpad: LaunchPad, campaign: Campaign) -> None:
+    """Submit the last round if whoever decided it could not."""
+    last = campaign.store.last_round()
+    if last is None:
+        submit_campaign(launchpad, campaign)
+    elif not last.submitted:
+        submit_round(launchpad, campaign, last.number)
+
+
+def failures(launchpad: LaunchPad, campaign: Campaign) -> list[Failure]:
+    """Fireworks that are FIZZLED, with their reasons."""
+    query = {"spec.campaign": campaign.store.name, "state": "FIZZLED"}
+    fields = {"fw_id": 1, "name": 1, "spec._category": 1, "launches": 1}
+    return [
+        Failure(
+            firework["fw_id"],
+            firework["name"],
+            firework["spec"]["_category"],
+            _reason(_last_launch(launchpad, firework)),
+        )
+        for firework in launchpad.fireworks.find(query, fields)
+    ]
+
+
+def is_idle(launchpad: LaunchPad, campaign: Campaign) -> bool:
+    """Whether nothing of the campaign runs or can be run."""
+    query = {
+        "spec.campaign": campaign.store.name,
+        "state": {"$in": ["READY", "RESERVED", "RUNNING"]},
+    }
+    return launchpad.fireworks.find_one(query, {"_id": 1}) is None
+
+
+def _last_launch(launchpad: LaunchPad, firework: dict[str, Any]) -> dict[str, Any] | None:
+    if not firework["launches"]:
+        return None
+    launch: dict[str, Any] | None = launchpad.launches.find_one(
+        {"launch_id": firework["launches"][-1]}
+    )
+    return launch
+
+
+def _reason(launch: dict[str, Any] | None) -> str:
+    """The last line of a launch's traceback: the exception and its sentence."""
+    stored = ((launch or {}).get("action") or {}).get("stored_data", {})
+    trace = str(stored.get("_exception", {}).get("_stacktrace", "")).strip()
+    return trace.splitlines()[-1] if trace else "no reason is recorded"

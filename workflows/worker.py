@@ -1,0 +1,40 @@
+"""A process that works on one campaign's Fireworks until its hull is there."""
+
+from __future__ import annotations
+
+import time
+
+from fireworks import FWorker, LaunchPad
+from fireworks.core.rocket_launcher import launch_rocket
+
+from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.workflows.flows import PROTOTYPES_ROUND
+from hullscreen.workflows.recovery import worker_name
+
+POLL_S = 0.2
+
+
+def launchpad_on(uri: str, database_name: str) -> LaunchPad:
+    """FireWorks' view of our database, with journalled writes."""
+    return LaunchPad(
+        host=uri,
+        name=database_name,
+        uri_mode=True,
+        strm_lvl="WARNING",
+        mongoclient_kwargs={"w": "majority", "journal": True, "serverSelectionTimeoutMS": 20_000},
+    )
+
+
+def work(launchpad: LaunchPad, store: CampaignStore, *, poll_s: float = POLL_S) -> None:
+    """Run ready Fireworks of a campaign, in this directory, until it is finished."""
+    name = worker_name()
+    while not store.campaign()["finished"]:
+        # A workflow is complete in the LaunchPad only when its round says so.
+        last = store.last_round()
+        submitted = PROTOTYPES_ROUND
+        if last is not None:
+            submitted = last.number if last.submitted else last.number - 1
+        query = {"spec.campaign": store.name, "spec.round": {"$lte": submitted}}
+        worker = FWorker(name=name, query=query)
+        if not launch_rocket(launchpad, worker, strm_lvl="CRITICAL"):
+            time.sleep(poll_s)
