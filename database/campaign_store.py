@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from pymongo import ASCENDING, InsertOne, UpdateOne, WriteConcern
+from pymongo import ASCENDING, InsertOne, ReplaceOne, UpdateOne, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -22,6 +22,7 @@ from hullscreen.database.documents import (
     Geometry,
     PotentialDocument,
     Prototype,
+    ReferenceRelaxation,
     Relaxed,
     RoundDocument,
     Selected,
@@ -42,12 +43,17 @@ INDEXES: dict[str, list[tuple[list[str], bool]]] = {
         (["campaign", "index"], True),
         (["campaign", "order"], False),
         (["campaign", "stage", "order"], False),
-        (["campaign", "relaxed.stage", "relaxed.potential"], False),
+        # With the outcome, so that outcomes are counted without reading a structure.
+        (["campaign", "relaxed.stage", "relaxed.potential", "relaxed.outcome"], False),
+        (["campaign", "dropped.stage", "dropped.reason"], False),
+        (["campaign", "dropped.energy_above_hull"], False),
+        (["campaign", "formula_pretty"], False),
     ],
     "selected": [(["campaign", "round", "number"], True), (["campaign", "key"], False)],
     "rounds": [(["campaign", "number"], True)],
     "potentials": [(["campaign", "number"], True)],
-    "dft_results": [(["key"], True), (["campaign", "purpose"], False)],
+    "dft_results": [(["key"], True), (["campaign", "purpose", "state"], False)],
+    "reference_relaxations": [(["key"], True)],
 }
 
 
@@ -228,6 +234,30 @@ class CampaignStore:
         ).sort("index", ASCENDING)
         yield from self._retry(lambda: list(cursor))
 
+    def tally(self, *fields: str, **query: Any) -> dict[tuple[Any, ...], int]:
+        """Number of structures by the values of some fields, None where one is missing."""
+        pipeline: list[Query] = [
+            {"$match": {"campaign": self.name, **query}},
+            {"$group": {"_id": [f"${name}" for name in fields], "n": {"$sum": 1}}},
+        ]
+        rows = self._retry(lambda: list(self._database.structures.aggregate(pipeline)))
+        return {tuple(row["_id"]): row["n"] for row in rows}
+
+    def search(
+        self, query: Query, fields: Sequence[str], *, sort: Sequence[str], limit: int = 0
+    ) -> list[dict[str, Any]]:
+        """Plain fields of structures that match, the smallest values of ``sort`` first."""
+        order = [(name, ASCENDING) for name in sort]
+        return self._retry(
+            lambda: list(
+                self._database.structures.find(
+                    {"campaign": self.name, **query}, {"_id": 0, **dict.fromkeys(fields, 1)}
+                )
+                .sort(order)
+                .limit(limit)
+            )
+        )
+
     def save_relaxed(self, results: Mapping[int, Relaxed]) -> None:
         """Store relaxations by structure index, unless a newer potential's is there."""
         writes = [
@@ -349,6 +379,15 @@ class CampaignStore:
             for document in documents
         ]
 
+    def selected_counts(self) -> dict[int, int]:
+        """Number of structures chosen for DFT by round."""
+        pipeline: list[Query] = [
+            {"$match": {"campaign": self.name}},
+            {"$group": {"_id": "$round", "n": {"$sum": 1}}},
+        ]
+        rows = self._retry(lambda: list(self._database.selected.aggregate(pipeline)))
+        return {row["_id"]: row["n"] for row in rows}
+
     # Potentials
 
     def save_potential(self, potential: PotentialDocument) -> None:
@@ -424,6 +463,29 @@ class CampaignStore:
         query = {"campaign": self.name, "state": "failed"}
         documents = self._retry(lambda: list(self._database.dft_results.find(query)))
         return [DFTDocument.from_bson(document) for document in documents]
+
+    # Brute force, shared by all campaigns of the database
+
+    def reference_relaxations(self, keys: Sequence[str]) -> dict[str, ReferenceRelaxation]:
+        """Brute-force relaxations by key; keys without one are missing."""
+        found: dict[str, ReferenceRelaxation] = {}
+        for part in _parts(list(keys), 1000):
+            query = {"key": {"$in": part}}
+            documents = self._retry(
+                lambda q=query: list(self._database.reference_relaxations.find(q))
+            )
+            found |= {d["key"]: ReferenceRelaxation.from_bson(d) for d in documents}
+        return found
+
+    def save_reference_relaxations(self, results: Iterable[ReferenceRelaxation]) -> None:
+        """Store brute-force relaxations; one that is done is never replaced."""
+        writes = [
+            ReplaceOne(
+                {"key": result.key, "state": {"$ne": "done"}}, result.to_bson(), upsert=True
+            )
+            for result in results
+        ]
+        self._bulk("reference_relaxations", writes)
 
     # Plumbing
 

@@ -316,3 +316,51 @@ class DFTDocument(Document):
             if values.get(name) is not None:
                 values[name] = unpack(values[name])
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class ReferenceRelaxation(Document):
+    """A prototype relaxed with the DFT engine from its start geometry, for the brute-force comparison.
+
+    Attributes
+    ----------
+    key
+        Content of engine, start geometry and tolerances.
+    state
+        ``done`` or ``failed``.
+    numbers, geometry
+        Atomic numbers, and where the relaxation ended; the start if nothing came of it.
+    energy
+        Total energy there, eV; also of a relaxation that did not converge.
+    reason, message
+        Why it failed: a key, such as ``collapsed``, and a sentence.
+    n_evaluations
+        Every energy evaluation that was begun, those of failures included.
+    max_steps
+        How many were allowed.
+    cpu_seconds, wall_seconds
+        What it took.
+    """
+
+    key: str
+    state: str
+    engine: str
+    numbers: tuple[int, ...]
+    geometry: Geometry
+    energy: float | None
+    reason: str
+    message: str
+    n_evaluations: int
+    max_steps: int
+    cpu_seconds: float
+    wall_seconds: float
+    created_at: datetime = field(default_factory=now)
+
+    @classmethod
+    def from_bson(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of `to_bson`."""
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        values = {name: value for name, value in document.items() if name in known}
+        values["geometry"] = Geometry.from_bson(values["geometry"])
+        values["numbers"] = tuple(values["numbers"])
+        return cls(**values)

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, open_database
+from hullscreen.launch.launchpad_file import given_uri
 from hullscreen.launch.settings import Settings, load, with_database_uri
+from hullscreen.potentials.errors import CampaignError
+
+# Where the embedded server keeps its data; without it no campaign of the directory was started.
+EMBEDDED_DATA = Path("database", "data")
 
 
 @dataclass(frozen=True)
@@ -55,3 +60,26 @@ def open_session(directory: Path, database_uri: str | None = None) -> Iterator[S
     ) as connection:
         store = CampaignStore(connection, settings.campaign.name)
         yield Session(directory.resolve(), settings, connection, store)
+
+
+@contextmanager
+def open_started(directory: Path, database_uri: str | None = None) -> Iterator[Session]:
+    """As `open_session`, for commands that only read: the campaign must have been started.
+
+    Raises
+    ------
+    CampaignError
+        It was not; no server is started in a directory that has no data.
+    """
+    settings = with_database_uri(load(directory), database_uri)
+    not_started = CampaignError(
+        f"campaign {settings.campaign.name!r} has not been started; `hullscreen run {directory}` "
+        "starts it"
+    )
+    embedded = given_uri(settings.database, directory) is None
+    if embedded and not (directory / EMBEDDED_DATA).is_dir():
+        raise not_started
+    with open_session(directory, database_uri) as session:
+        if session.store.find_campaign() is None:
+            raise not_started
+        yield session

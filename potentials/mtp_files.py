@@ -19,6 +19,10 @@ from hullscreen.potentials.structures import FloatArray
 
 _INTEGERS = re.compile(r"-?\d+")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+# Programs and versions name these differently; ours is the first.
+_MIN_DISTANCE = ("min_dist", "min", "min_val")
+_CUTOFF = ("max_dist", "max", "max_val")
+_BASIS_SIZE = ("radial_basis_size", "size", "basis_size")
 ACTIVE_SET_MARK = b"#MVS_v1.1"
 """Where the potential of an ``.almtp`` file ends and its active set begins."""
 
@@ -56,17 +60,15 @@ def parse_mtp(
         if separator
     }
 
-    def field(name: str) -> str:
-        if name not in fields:
-            raise FileFormatError(f"{source}: the field {name} is missing")
-        return fields[name]
+    def field(*names: str) -> str:
+        for name in names:
+            if name in fields:
+                return fields[name]
+        raise FileFormatError(f"the field {names[0]} is missing")
 
-    if field("radial_basis_type") != "RBChebyshev":
-        raise FileFormatError(
-            f"{source}: radial basis {field('radial_basis_type')} is unknown, expected RBChebyshev"
-        )
     try:
-        n_species, n_beta = int(field("species_count")), int(field("radial_basis_size"))
+        _check_radial_basis(field("radial_basis_type"))
+        n_species, n_beta = int(field("species_count")), int(field(*_BASIS_SIZE))
         n_radial = int(field("radial_funcs_count"))
         basis = Basis(
             np.array(_integers(field("alpha_index_basic")), dtype=np.int32).reshape(-1, 4),
@@ -80,8 +82,8 @@ def parse_mtp(
         return MomentTensorPotential(
             basis,
             elements or _elements(fields.get("potential_tag", ""), n_species),
-            float(field("min_dist")),
-            float(field("max_dist")),
+            float(field(*_MIN_DISTANCE)),
+            float(field(*_CUTOFF)),
             radial[:, :, : basis.n_radial],
             np.array(_numbers(field("species_coeffs"))),
             np.array(_numbers(field("moment_coeffs"))),
@@ -131,6 +133,11 @@ def mtp_text(potential: MomentTensorPotential) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _check_radial_basis(kind: str) -> None:
+    if kind != "RBChebyshev":
+        raise FileFormatError(f"radial basis {kind} is unknown, expected RBChebyshev")
+
+
 def _check(basis: Basis) -> None:
     """Raise FileFormatError if a kernel would read a moment that is not there or not complete."""
     n_basic, n = len(basis.basic), basis.n_moments
@@ -174,7 +181,8 @@ def _radial_coefficients(text: str, n_species: int, n_radial: int, n_beta: int) 
     for part in re.split(r"\n\s*(?=\d+-\d+\s*\n)", block)[1:]:
         pair, _, rows = part.partition("\n")
         i, j = (int(word) for word in pair.split("-"))
-        radial[i, j] = np.reshape(_numbers(rows), (n_radial, n_beta))
+        values = _numbers(" ".join(re.findall(r"\{[^}]*\}", rows)))
+        radial[i, j] = np.reshape(values, (n_radial, n_beta))
     if np.isnan(radial).any():
         raise FileFormatError(f"radial coefficients of some of the {n_species}² pairs are missing")
     return radial

@@ -123,7 +123,8 @@ def register(campaign: Campaign) -> None:
         The engine cannot compute these elements.
     """
     settings, store = campaign.settings, campaign.store
-    campaign.engine.check(campaign.elements)
+    # Checking an element may cost a calculation; that the engine is there is checked every time.
+    campaign.engine.check(campaign.elements if store.find_campaign() is None else ())
     document = CampaignDocument(
         name=store.name,
         chemsys="-".join(sorted(campaign.elements)),

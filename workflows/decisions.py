@@ -20,7 +20,7 @@ import numpy as np
 from ase import Atoms
 
 from hullscreen.database.campaign_store import StructureBatch
-from hullscreen.database.documents import Geometry, RoundDocument, Selected
+from hullscreen.database.documents import DFTDocument, Geometry, RoundDocument, Selected
 from hullscreen.potentials.active_set import select_candidates
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
@@ -292,8 +292,16 @@ def _choose_final(
 
 
 def _errors(campaign: Campaign, round_: RoundDocument) -> ErrorEstimate:
-    """Errors of the predictions that were made when the round's structures were chosen."""
-    labelled = labelled_structures(campaign, round=round_.number)
+    """Errors of the predictions that were made when structures of this purpose were chosen.
+
+    The newest rounds count, as many as make a sample: errors of older potentials are larger, so that
+    σ is rather over- than underestimated.
+    """
+    labelled: list[tuple[Selected, DFTDocument]] = []
+    for number in range(round_.number, -1, -1):
+        labelled += labelled_structures(campaign, round=number, purpose=round_.purpose)
+        if len(labelled) >= campaign.settings.screening.validation_structures:
+            break
     predicted = np.array([s.predicted_energy_per_atom for s, _ in labelled], dtype=np.float64)
     computed = np.array([stored_energy(r) / len(s.species) for s, r in labelled])
     return estimate_errors(predicted, computed)

@@ -64,8 +64,10 @@ def test_products_can_be_carried_out_in_order(level):
 
 
 def test_a_level_begins_with_the_functions_of_the_level_below():
-    low = sorted(set(contractions(8)))
-    assert set(low) <= set(contractions(10))
+    structures = environments(5)
+    low, high = (values(generate_basis(level), structures) for level in (8, 10))
+    # Products may be carried out in another order: rounding.
+    np.testing.assert_allclose(high[:, : low.shape[1]], low, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("level", [-2, 0, 1, 7])
@@ -136,7 +138,6 @@ def assert_same_span(level, ours, theirs):
 
 def tensors(structures, n_radial, max_rank):
     """Moments of each first atom as explicit tensors, (structure) → {(μ, ν): shape (3,) * ν}."""
-    potential = potential_of(generate_basis(2))
     radial = np.random.default_rng(5).normal(size=(1, 1, 6, 8))[0, 0]
     for i in range(len(structures)):
         _, positions, _ = structures.one(i)
@@ -151,7 +152,6 @@ def tensors(structures, n_radial, max_rank):
             for _ in range(nu):
                 total = total[..., None] * units.reshape(len(r), *[1] * (total.ndim - 1), 3)
             moments[mu, nu] = total.sum(axis=0)
-        assert potential.cutoff == 5.0
         yield moments
 
 

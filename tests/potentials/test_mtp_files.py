@@ -49,6 +49,21 @@ def test_motep_finds_the_same_energies(level, n_species, make_potential, make_st
         np.testing.assert_allclose(atoms.get_stress(voigt=False), result.stresses[i], atol=1e-10)
 
 
+@pytest.mark.parametrize("legacy", [True, False])
+def test_files_that_motep_writes_are_read(legacy, make_potential, tmp_path):
+    from motep.io.mlip.mtp import read_mtp as read_with_motep
+    from motep.io.mlip.mtp import write_mtp as write_with_motep
+
+    potential = make_potential(6)
+    write_mtp(tmp_path / "ours.mtp", potential)
+    theirs = read_with_motep(tmp_path / "ours.mtp")
+    write_with_motep(tmp_path / "theirs.mtp", theirs, legacy=legacy)
+    back = read_mtp(tmp_path / "theirs.mtp")
+    # motep writes 16 digits.
+    np.testing.assert_allclose(back.parameters, potential.parameters, rtol=1e-15)
+    assert (back.cutoff, back.min_distance) == (potential.cutoff, potential.min_distance)
+
+
 def test_elements_come_from_the_tag_or_the_caller(make_potential, tmp_path):
     path = tmp_path / "a.mtp"
     write_mtp(path, make_potential(2))
@@ -84,7 +99,7 @@ def test_broken_files_bring_one_sentence(old, new, sentence, make_potential, tmp
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(FileFormatError, match=sentence) as caught:
         read_mtp(path)
-    assert "broken.mtp" in str(caught.value)
+    assert str(caught.value).count("broken.mtp") == 1
     assert "\n" not in str(caught.value)
 
 

@@ -102,8 +102,7 @@ def test_bad_structures_end_alone(potential, relaxed, alloys):
     np.testing.assert_array_equal(result.energies[[0, 3]], relaxed.energies[[3, 4]])
 
 
-def test_a_cell_that_flies_apart_ends_with_its_volume(potential, alloys, make_structures):
-    del make_structures
+def test_a_cell_that_flies_apart_ends_with_its_volume(potential, alloys):
     # Reversed parameters repel at all distances of interest.
     repulsive = potential.with_parameters(
         np.concatenate([potential.radial.ravel(), potential.shifts, -potential.linear])
