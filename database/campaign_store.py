@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
-from pymongo import ASCENDING, InsertOne, ReplaceOne, UpdateOne, WriteConcern
+from pymongo import ASCENDING, DESCENDING, InsertOne, ReplaceOne, UpdateOne, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -171,7 +172,11 @@ class CampaignStore:
         else:
             query["$or"] = [
                 {"relaxed.stage": {"$ne": round_.stage}},
-                {"relaxed.outcome": "extrapolating", "relaxed.potential": {"$lt": round_.potential}},
+                # What did not converge is tried again with every new potential.
+                {
+                    "relaxed.outcome": {"$ne": "converged"},
+                    "relaxed.potential": {"$lt": round_.potential},
+                },
             ]
         return query
 
@@ -457,6 +462,32 @@ class CampaignStore:
         ]
         rows = self._retry(lambda: list(self._database.dft_results.aggregate(pipeline)))
         return {row.pop("_id"): row for row in rows}
+
+    def borrowed_evaluations(self, keys: Sequence[str]) -> int:
+        """Evaluations behind calculations of these keys that other campaigns have paid."""
+        results = [r for r in self.dft_results(keys).values() if r.campaign != self.name]
+        counted = sum(result.n_evaluations for result in results)
+        # Those inside a relaxation may be stored one by one.
+        parts: list[Query] = [
+            {"campaign": r.campaign, "purpose": r.purpose, "structure_index": r.structure_index}
+            for r in results
+            if r.kind == "relaxation"
+        ]
+        for part in _parts(parts, 1000):
+            query = {"kind": "single_point", "$or": part}
+            counted += self._retry(
+                lambda q=query: self._database.dft_results.count_documents(q)
+            )
+        return counted
+
+    def last_dft_at(self) -> datetime | None:
+        """When the newest calculation of this campaign ended, UTC."""
+        newest = self._retry(
+            lambda: self._database.dft_results.find_one(
+                {"campaign": self.name}, {"created_at": 1}, sort=[("created_at", DESCENDING)]
+            )
+        )
+        return newest["created_at"] if newest else None
 
     def failed_dft(self) -> list[DFTDocument]:
         """Calculations of this campaign that failed."""

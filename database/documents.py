@@ -209,7 +209,8 @@ class RoundDocument(Document):
     number
         Rounds count from zero; a potential has the number of its round.
     stage, purpose
-        Stage 1, 2 or 3 and what the round is for: ``seed``, ``learn``, ``validate``, ``refine``, ``final``.
+        Stage 1, 2 or 3 and what the round is for: ``seed``, ``learn``, ``validate``, ``refine``,
+        ``final``.
     potential
         Number of the potential that this round relaxes with; its own if it fits one.
     fits
@@ -320,7 +321,7 @@ class DFTDocument(Document):
 
 @dataclass(frozen=True)
 class ReferenceRelaxation(Document):
-    """A prototype relaxed with the DFT engine from its start geometry, for the brute-force comparison.
+    """A prototype relaxed with the DFT engine from its start geometry, to judge a campaign by.
 
     Attributes
     ----------

@@ -22,8 +22,8 @@ from hullscreen.dft_adapters.ase_calculator import (
 from hullscreen.dft_adapters.engine import (
     CalculationError,
     DFTResult,
-    EvaluationMemory,
     EngineMissingError,
+    EvaluationMemory,
     Watch,
     refuse_unknown_keys,
     require_finite,

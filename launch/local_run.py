@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from fireworks import LaunchPad
 
@@ -26,9 +27,11 @@ from hullscreen.workflows.flows import STAGE_NAMES, prepare_launchpad, submit_ca
 from hullscreen.workflows.worker import launchpad_on
 
 POLL_S = 0.3
-# A worker that ends this often in a row without any step being done has met a fault of ours or the machine's.
+# A worker that ends this often in a row without any step being done has met a fault of ours or the
+# machine's.
 MAX_RESTARTS = 20
-# How long nothing may be ready or running before the campaign counts as stuck: steps follow at once.
+# How long nothing may be ready or running before the campaign counts as stuck: steps follow at
+# once.
 PATIENCE_S = 5.0
 FIREWORKS_CONFIG = "FW_config.yaml"
 FIREWORKS_SETTINGS = """\
@@ -63,7 +66,8 @@ def run(session: Session, board: Board, n_workers: int) -> None:
     Raises
     ------
     CampaignError
-        A step failed, and it is not DFT's failure on single structures; or another `run` is at work.
+        A step failed, and it is not DFT's failure on single structures; or another `run` is at
+        work.
     """
     with _only_one(session.directory):
         campaign, launchpad = prepare(session)
@@ -117,8 +121,8 @@ def _stuck(launchpad: LaunchPad, campaign: Campaign) -> CampaignError:
         sentence = failed[-1].reason.partition(": ")[2] or failed[-1].reason
         return CampaignError(f"the step {failed[-1].name!r} failed: {sentence}")
     return CampaignError(
-        "nothing of this campaign can run, and nothing failed; run again, and if that does not help, "
-        "look at `lpad get_wflows`"
+        "nothing of this campaign can run, and nothing failed; run again, and if that does not "
+        "help, look at `lpad get_wflows`"
     )
 
 
@@ -150,7 +154,7 @@ class _Workers:
     restarts: int = 0
     last_round: int = -1
 
-    def __enter__(self) -> _Workers:
+    def __enter__(self) -> Self:
         logs = self.session.directory / "logs"
         logs.mkdir(exist_ok=True)
         (logs / FIREWORKS_CONFIG).write_text(FIREWORKS_SETTINGS, encoding="utf-8")
@@ -179,8 +183,8 @@ class _Workers:
             self.restarts += 1
             if self.restarts > MAX_RESTARTS:
                 raise CampaignError(
-                    f"workers ended {MAX_RESTARTS} times without finishing a round; the reason is at "
-                    f"the end of {self._log(number)}"
+                    f"workers ended {MAX_RESTARTS} times without finishing a round; the reason "
+                    f"is at the end of {self._log(number)}"
                 )
             self.processes[number] = self._start(number)
         return True

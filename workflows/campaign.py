@@ -109,7 +109,9 @@ def read_potential(document: PotentialDocument) -> tuple[MomentTensorPotential, 
     potential = parse_mtp(document.text, f"potential {document.number}")
     n = potential.parameters.size
     rows = np.frombuffer(document.active_rows, dtype="<f8").reshape(n, n).astype(np.float64)
-    return potential, ActiveSet(rows, np.linalg.inv(rows), np.full(n, NOT_SET))
+    return potential, ActiveSet(
+        rows, np.asarray(np.linalg.inv(rows), dtype=np.float64), np.full(n, NOT_SET)
+    )
 
 
 def register(campaign: Campaign) -> None:
@@ -172,7 +174,9 @@ def add_prototypes(campaign: Campaign) -> dict[str, int]:
         structures = batch.structures
         atom_counts = structures.counts(len(campaign.elements))
         campaign.store.insert_prototypes(
-            _prototype(campaign, batch.first_index + i, order, name, structures.one(i), atom_counts[i])
+            _prototype(
+                campaign, batch.first_index + i, order, name, structures.one(i), atom_counts[i]
+            )
             for i, name in enumerate(batch.prototypes)
         )
     campaign.store.set_campaign(pool=counts)

@@ -93,7 +93,7 @@ def _rarest_atom(species: IntArray) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _atoms_coincide(  # noqa: PLR0917
+def _atoms_coincide(
     cell: FloatArray,
     fractions_a: FloatArray,
     species_a: IntArray,
@@ -268,7 +268,7 @@ def primitive_crystal(
 
 
 @njit(cache=True, nogil=True)
-def crystals_match(  # noqa: PLR0917
+def crystals_match(
     cell_a: FloatArray,
     fractions_a: FloatArray,
     species_a: IntArray,
@@ -416,7 +416,7 @@ def primitive_crystals(
 
 
 @njit(cache=True, nogil=True)
-def group_crystals(  # noqa: PLR0917
+def group_crystals(
     order: IndexArray,
     composition: IndexArray,
     energies: FloatArray,

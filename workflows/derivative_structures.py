@@ -29,7 +29,7 @@ MAX_COLOURS = 10  # a colour is one digit of a prototype's label
 
 
 @njit(cache=True, nogil=True)
-def _colourings(  # noqa: PLR0917
+def _colourings(
     permutations: IntArray,
     n_translations: int,
     n_colours: int,

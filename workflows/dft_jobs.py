@@ -105,8 +105,8 @@ class DFTJobs:
                 raise CalculationError(
                     result.reason or "not_converged",
                     f"the relaxation of {atoms.get_chemical_formula()} did not converge "
-                    f"({result.reason or 'no reason given'}) in {result.n_evaluations} evaluations; "
-                    "raise max_steps under [dft] and rerun the job",
+                    f"({result.reason or 'no reason given'}) in {result.n_evaluations} "
+                    "evaluations; raise max_steps under [dft] and rerun the job",
                     folder,
                 )
             return result

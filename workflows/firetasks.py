@@ -1,8 +1,8 @@
-"""What FireWorks runs: one thin task per step. Their names are stored in users' databases: keep them."""
+"""What FireWorks runs: one thin task per step; users' databases hold their names: keep them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from fireworks import FiretaskBase, FWAction, explicit_serialize
 
@@ -16,7 +16,7 @@ from hullscreen.workflows.flows import submit_round
 class CampaignTask(FiretaskBase):  # type: ignore[misc]
     """A step of the campaign named in the task; the LaunchPad's database holds its documents."""
 
-    required_params = ("campaign",)
+    required_params: ClassVar[list[str]] = ["campaign"]
 
     def run_task(self, fw_spec: dict[str, Any]) -> FWAction:
         """Carry out the step."""
@@ -26,7 +26,7 @@ class CampaignTask(FiretaskBase):  # type: ignore[misc]
 
     def perform(self, campaign: Campaign) -> None:
         """The step itself; repeated, it changes nothing."""
-        raise TypeError(f"{type(self).__name__} is no step of its own")
+        raise TypeError(f"{type(self).__name__} cannot step for {campaign.store.name}")
 
 
 def store_in(launchpad: Any, name: str) -> CampaignStore:
@@ -42,6 +42,7 @@ class PrototypesTask(CampaignTask):
     """Writes the pool of prototypes and begins the first round."""
 
     def perform(self, campaign: Campaign) -> None:
+        """Write them, then begin."""
         with campaign.accounting("prototypes"):
             add_prototypes(campaign)
         decisions.first_round(campaign)
@@ -51,7 +52,7 @@ class PrototypesTask(CampaignTask):
 class RoundTask(CampaignTask):
     """A step of one round."""
 
-    required_params = ("campaign", "round")
+    required_params: ClassVar[list[str]] = ["campaign", "round"]
 
     @property
     def span(self) -> tuple[int, int]:
@@ -64,6 +65,7 @@ class LabelTask(RoundTask):
     """DFT single points."""
 
     def perform(self, campaign: Campaign) -> None:
+        """Compute the span's single points."""
         steps.label(campaign, campaign.store.round(self["round"]), *self.span)
 
 
@@ -72,6 +74,7 @@ class FitTask(RoundTask):
     """The fit of a potential to all labels, and its active set."""
 
     def perform(self, campaign: Campaign) -> None:
+        """Fit the round's potential."""
         steps.fit_potential(campaign, campaign.store.round(self["round"]))
 
 
@@ -80,6 +83,7 @@ class RelaxTask(RoundTask):
     """Relaxation of a batch of structures with the potential."""
 
     def perform(self, campaign: Campaign) -> None:
+        """Relax the span's structures."""
         steps.relax_structures(campaign, campaign.store.round(self["round"]), *self.span)
 
 
@@ -88,6 +92,7 @@ class DecideTask(RoundTask):
     """The end of a round: what is labelled, relaxed or dropped next."""
 
     def perform(self, campaign: Campaign) -> None:
+        """Decide, and submit the next round."""
         number = self["round"]
         with campaign.accounting("selection"):
             decisions.decide(campaign, campaign.store.round(number))
@@ -100,4 +105,5 @@ class FinalRelaxTask(RoundTask):
     """DFT relaxations of the structures that may be stable."""
 
     def perform(self, campaign: Campaign) -> None:
+        """Relax the span's structures with DFT."""
         steps.relax_with_dft(campaign, campaign.store.round(self["round"]), *self.span)

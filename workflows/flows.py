@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from fireworks import Firework, LaunchPad, Workflow
 
@@ -30,7 +29,9 @@ def submit_campaign(launchpad: LaunchPad, campaign: Campaign) -> None:
         return
     name = campaign.store.name
     firework = _firework(campaign, PROTOTYPES_ROUND, "PrototypesTask", "prototypes", TRAIN)
-    _add_once(launchpad, campaign, PROTOTYPES_ROUND, Workflow([firework], name=f"{name}: prototypes"))
+    _add_once(
+        launchpad, campaign, PROTOTYPES_ROUND, Workflow([firework], name=f"{name}: prototypes")
+    )
 
 
 def submit_round(launchpad: LaunchPad, campaign: Campaign, number: int) -> None:
@@ -128,7 +129,7 @@ def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _add_once(launchpad: LaunchPad, campaign: Campaign, number: int, workflow: Workflow) -> None:
-    """Add a workflow unless the LaunchPad has it; what a killed submission left behind goes first."""
+    """Add a workflow unless the LaunchPad has it, instead of what a killed submission left."""
     mine = {"campaign": campaign.store.name, "round": number}
     workflow.metadata.update(mine)
     query = {f"metadata.{key}": value for key, value in mine.items()}

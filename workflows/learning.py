@@ -1,4 +1,4 @@
-"""What a potential is trained on: the seed, the weight of each label, and the rows of the active set."""
+"""What a potential is trained on: the seed, each label's weight, the rows of the active set."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential,
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
 from hullscreen.workflows.hull import convex_hull
 
-# The seed: every pure prototype at two scales, and the smallest compounds, all strained at random by
-# these amounts, so that a first potential knows which way volumes and positions move.
+# The seed: every pure prototype at two scales, and the smallest compounds, all strained at random
+# by these amounts, so that a first potential knows which way volumes and positions move.
 SEED_COMPOUNDS = 20
 PURE_SCALES = (1.0, 0.95)
 SEED_STRAIN = 0.025
 SEED_DISPLACEMENT_ANGSTROM = 0.05
 
-# Labels count less the higher they lie above the hull of all labels, as (width / (width + height))². The
-# first potential has to hold for whatever it meets, the second one near the hull, eV/atom.
+# Labels count less the higher they lie above the hull of all labels, as (width / (width +
+# height))². The first potential has to hold for whatever it meets, the second one near the hull,
+# eV/atom.
 EMPHASIS_WIDTHS = {1: 0.3, 2: 0.05}
 SMALLEST_EMPHASIS = 1e-3
 
-# A new potential is begun from several random radial functions; the best start is fitted to the end.
+# A new potential is begun from several random radial functions; the best start is fitted to the
+# end.
 N_STARTS = 3
 START_ITERATIONS = 8
 FIRST_ITERATIONS = 40
@@ -137,5 +139,3 @@ def train(
 def shortest_bond(volumes_per_atom: FloatArray) -> float:
     """Nearest-neighbour distance in Å of fcc at the smallest of the volumes in Å³."""
     return float(np.sqrt(0.5) * (4.0 * np.min(volumes_per_atom)) ** (1.0 / 3.0))
-
-

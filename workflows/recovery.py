@@ -1,7 +1,8 @@
 """Bringing a campaign's Fireworks back after workers, servers or whole machines have gone.
 
-A local worker's FWorker name tells host, process and the process's start, so whether it still lives is known
-exactly. Steps may be repeated at any time, so a Firework whose worker is gone is simply run again.
+A local worker's FWorker name tells host, process and the process's start, so whether it still lives
+is known exactly. Steps may be repeated at any time, so a Firework whose worker is gone is simply
+run again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.flows import DFT, submit_campaign, submit_round
 
 LOCAL = "hullscreen"
-# Failures that say nothing about the step: the server was away, or another process held the workflow.
+# Failures that say nothing about the step: the server was away, or another process held the
+# workflow.
 PASSING = (
     "AutoReconnect",
     "ServerSelectionTimeoutError",

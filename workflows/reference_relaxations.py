@@ -1,7 +1,7 @@
-"""The whole pool of a campaign, relaxed with its reference engine: what brute force would have done.
+"""The whole pool of a campaign relaxed with its reference engine: what brute force would have done.
 
-Results are keyed by engine, start geometry and tolerances, so they are computed once for all campaigns of a
-database, and an interrupted pool goes on where it was.
+Results are keyed by engine, start geometry and tolerances, so they are computed once for all
+campaigns of a database, and an interrupted pool goes on where it was.
 """
 
 from __future__ import annotations
@@ -224,14 +224,12 @@ def compute(
                     yield future.result()
         except BrokenProcessPool as error:
             raise DFTError(
-                "a process that relaxed structures was killed, perhaps because memory ran out; what "
-                "is done is kept: run again, with a smaller --workers if memory is short"
+                "a process that relaxed structures was killed, perhaps because memory ran out; "
+                "what is done is kept: run again, with fewer workers if memory is short"
             ) from error
 
 
-Submit = Callable[
-    [ReferenceTask, Sequence[StartGeometry]], "Future[list[ReferenceRelaxation]]"
-]
+Submit = Callable[[ReferenceTask, Sequence[StartGeometry]], "Future[list[ReferenceRelaxation]]"]
 
 
 @contextmanager

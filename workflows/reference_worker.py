@@ -1,6 +1,6 @@
-"""What a process of the brute-force comparison runs: relaxations with the reference engine, nothing else.
+"""What a process of the brute-force comparison runs: relaxations with the reference engine.
 
-It imports neither numba, pymatgen nor the database's client, so that a process starts in a fraction of a second.
+It imports neither numba, pymatgen nor pymongo, so that a process starts in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class EvaluationCounter:
 def begin_worker(parent: int) -> None:
     """Prepare a worker process: it ends with its parent, which alone answers Ctrl-C.
 
-    A handler that does nothing, rather than an ignored signal: programs started from here would inherit that.
+    A handler that does nothing is set, since programs started from here would inherit an ignored
+    signal.
     """
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

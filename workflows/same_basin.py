@@ -65,7 +65,7 @@ class BasinTolerances:
 DEFAULT_TOLERANCES = BasinTolerances()
 
 
-def same_crystal(  # noqa: PLR0917
+def same_crystal(
     cell_a: FloatArray,
     positions_a: FloatArray,
     species_a: IntArray,

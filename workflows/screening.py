@@ -10,13 +10,15 @@ import numpy as np
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray, IndexArray
 
-# Stiffness of the softest modes that a metal's relaxation still follows: an atom's in eV/Å², a lattice's in
-# eV/Å³ (30 GPa). Softer ones gain more, but at forces of a relaxed structure too little to matter.
+# Stiffness of the softest modes that a metal's relaxation still follows: an atom's in eV/Å², a
+# lattice's in eV/Å³ (30 GPa). Softer ones gain more, but at forces of a relaxed structure too
+# little to matter.
 SOFT_ATOM = 1.0
 SOFT_LATTICE = 30.0 / 160.21766208
 # The estimate of the energy still to be gained is harmonic; it is trusted up to this factor.
 GAIN_SAFETY = 3.0
-# Phases that tie within this are one phase to a hull's reader, so all of them are worth relaxing, eV/atom.
+# Phases that tie within this are one phase to a hull's reader, so all of them are worth relaxing,
+# eV/atom.
 TIE = 5e-4
 SMALLEST_SAMPLE = 10
 
@@ -61,8 +63,8 @@ def estimate_errors(predicted: FloatArray, computed: FloatArray) -> ErrorEstimat
     errors = computed - predicted
     if errors.size < 2:
         raise CampaignError(
-            f"σ needs at least two validated structures, got {errors.size}; see why DFT failed with "
-            "`lpad get_fws -s FIZZLED -d more` and run again"
+            f"σ needs at least two validated structures, got {errors.size}; see why DFT failed "
+            "with `lpad get_fws -s FIZZLED -d more` and run again"
         )
     sigma = float(np.sqrt(np.mean(errors**2)))
     return ErrorEstimate(
@@ -74,10 +76,8 @@ def estimate_errors(predicted: FloatArray, computed: FloatArray) -> ErrorEstimat
     )
 
 
-def possible_gain(
-    forces: FloatArray, stress: FloatArray, volume: float
-) -> float:
-    """Energy in eV that a relaxation may still gain, from forces (n, 3) in eV/Å and stress in eV/Å³."""
+def possible_gain(forces: FloatArray, stress: FloatArray, volume: float) -> float:
+    """Energy in eV that a relaxation may still gain: forces (n, 3) in eV/Å, stress in eV/Å³."""
     atoms = (forces**2).sum() / (2.0 * SOFT_ATOM)
     lattice = volume * (stress**2).sum() / (2.0 * SOFT_LATTICE)
     return float(GAIN_SAFETY * (atoms + lattice))
@@ -89,7 +89,7 @@ def next_wave(wave: int, growth: float, total: int) -> int:
 
 
 def sample_size(n_structures: int, wanted: int) -> int:
-    """Structures to validate: as many as wanted, but of a small pool no more than a tenth or ten."""
+    """Structures to validate: as many as wanted, but of a small pool a tenth, at least ten."""
     return min(n_structures, wanted, max(SMALLEST_SAMPLE, n_structures // 10))
 
 

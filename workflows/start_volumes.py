@@ -97,7 +97,7 @@ def _shortest_distances(
 
 
 @njit(cache=True, nogil=True)
-def _bond_length_volumes(  # noqa: PLR0917
+def _bond_length_volumes(
     cells: FloatArray,
     positions: FloatArray,
     species: IntArray,

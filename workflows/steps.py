@@ -1,7 +1,7 @@
 """The steps of a round, each of which may be repeated at any time without a change in its effect.
 
-label → fit → relax → decide, and at the end the final DFT relaxations. What a step has to do is read from the
-database when it runs, so a step that was killed goes on where it was.
+label → fit → relax → decide, and at the end the final DFT relaxations. What a step has to do is
+read from the database when it runs, so a step that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ from hullscreen.workflows.learning import shortest_bond, train
 
 # Relaxed structures are saved in groups of this many: a killed worker loses seconds.
 SAVED_TOGETHER = 100
-# The radial functions' range begins at this fraction of the shortest bond; atoms this near are a collapse.
+# The radial functions' range begins at this fraction of the shortest bond; atoms this near are a
+# collapse.
 MIN_DISTANCE_OF_BOND = 0.78
 COLLAPSE_OF_MIN_DISTANCE = 0.75
-# No structure lies this far below the lowest label, eV/atom: it has fallen into a hole of the potential.
+# No structure lies this far below the lowest label, eV/atom: it has fallen into a hole of the
+# potential.
 DEPTH_OF_A_HOLE = 1.0
 
 
@@ -197,9 +199,7 @@ def training_set(campaign: Campaign, until: int) -> TrainingSet:
     )
 
 
-def labelled_structures(
-    campaign: Campaign, **query: object
-) -> list[tuple[Selected, DFTDocument]]:
+def labelled_structures(campaign: Campaign, **query: object) -> list[tuple[Selected, DFTDocument]]:
     """Selected structures whose DFT single point is done, and that result; each content once."""
     selected = campaign.store.selected(**query)
     results = campaign.store.dft_results([one.key for one in selected])

@@ -17,11 +17,11 @@ from hullscreen.launch.options import database_option, directory_argument
 )
 @database_option
 def command(directory: Path, workers: int | None, database_uri: str | None) -> None:
-    """Run the campaign in DIRECTORY here, to its hull; run again, it continues.
+    r"""Run the campaign in DIRECTORY here, to its hull; run again, it continues.
 
-    Generates the prototypes, relaxes them with a potential that learns on the way, computes with DFT
-    what the potential would have to extrapolate, and relaxes the few survivors with DFT. Anything
-    may be killed at any time: the same command goes on where it was.
+    Generates the prototypes, relaxes them with a potential that learns on the way, computes with
+    DFT what the potential would have to extrapolate, and relaxes the few survivors with DFT.
+    Anything may be killed at any time: the same command goes on where it was.
 
     \b
     Example:

@@ -11,7 +11,7 @@ from hullscreen.launch.options import database_option, directory_argument
 @directory_argument
 @database_option
 def command(directory: Path, database_uri: str | None) -> None:
-    """Put the campaign in DIRECTORY into the LaunchPad, for workers elsewhere.
+    r"""Put the campaign in DIRECTORY into the LaunchPad, for workers elsewhere.
 
     Any FireWorks worker that reaches the database does the work; each round puts the next one into
     the LaunchPad. Without an address under [database] the campaign's own server must be kept

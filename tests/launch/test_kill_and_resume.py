@@ -1,4 +1,4 @@
-"""Everything of a campaign is killed at random moments; the same command goes on, and nothing is lost."""
+"""Everything of a campaign is killed at random moments; the same command goes on."""
 
 import contextlib
 import json

@@ -1,0 +1,423 @@
+"""What judges a campaign: its hull against that of the whole pool relaxed with DFT."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers
+
+from hullscreen.database.documents import ReferenceRelaxation
+from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.structures import (
+    FloatArray,
+    IndexArray,
+    IntArray,
+    Structures,
+    join,
+)
+from hullscreen.workflows.campaign import Campaign, formula, open_campaign
+from hullscreen.workflows.dft_jobs import stored_energy
+from hullscreen.workflows.hull import Hull, convex_hull
+from hullscreen.workflows.reference_relaxations import RelaxedPool
+from hullscreen.workflows.same_basin import same_crystal
+from hullscreen.workflows.screening import TIE
+
+MEV = 1e3
+SAME_CRYSTAL = "same crystal"
+A_TIE = "tie"
+
+
+@dataclass(frozen=True, eq=False)
+class Phases:
+    """Relaxed structures with DFT energies, and their hull.
+
+    Attributes
+    ----------
+    indices
+        Places in the pool, shape (n,).
+    counts
+        Atoms of each element, shape (n, n_elements).
+    energies_per_atom
+        Absolute, eV/atom, shape (n,).
+    structures
+        Where the relaxations ended.
+    """
+
+    indices: IndexArray
+    counts: IndexArray
+    energies_per_atom: FloatArray
+    structures: Structures
+
+    @property
+    def fractions(self) -> FloatArray:
+        """Atomic fractions, shape (n, n_elements)."""
+        return fractions_of(self.counts)
+
+    @cached_property
+    def hull(self) -> Hull:
+        """The lower convex hull; `CompositionError` if an element is missing."""
+        return convex_hull(self.fractions, self.energies_per_atom)
+
+    def hull_energies(self, fractions: FloatArray) -> FloatArray:
+        """Absolute energies of the hull in eV/atom at compositions (n, n_elements), shape (n,)."""
+        pure = [self.energies_per_atom[column == 1.0].min() for column in self.fractions.T]
+        energies: FloatArray = self.hull.hull_energy_at(fractions) + fractions @ np.array(pure)
+        return energies
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """How well a campaign's hull agrees with brute force.
+
+    Attributes
+    ----------
+    compositions
+        Atoms of each element, reduced, of every composition of the pool, shape (n, n_elements).
+    differences
+        The campaign's hull minus brute force's there, absolute energies in eV/atom, shape (n,).
+    found
+        How each corner of brute force's hull was found, ``same crystal`` or ``tie``, by its place
+        among brute force's phases; empty if it was missed.
+    """
+
+    compositions: IndexArray
+    differences: FloatArray
+    found: dict[int, str]
+
+    @property
+    def recall(self) -> float:
+        """Share of brute force's stable structures that the campaign found."""
+        return sum(bool(how) for how in self.found.values()) / len(self.found)
+
+    @property
+    def largest(self) -> int:
+        """Place of the composition where the hulls differ most."""
+        return int(np.argmax(np.abs(self.differences)))
+
+
+def compare(reference: Phases, campaign: Phases, counts: IndexArray) -> Comparison:
+    """Compare hulls at every composition of ``counts`` (n, n_elements), and stable structures.
+
+    Raises
+    ------
+    CompositionError
+        One of the two lacks a pure element.
+    """
+    compositions = np.unique(reduced(counts), axis=0)
+    at = fractions_of(compositions)
+    return Comparison(
+        compositions,
+        campaign.hull_energies(at) - reference.hull_energies(at),
+        {int(v): how_found(reference, int(v), campaign) for v in reference.hull.vertices},
+    )
+
+
+def how_found(reference: Phases, place: int, campaign: Phases) -> str:
+    """As what a stable structure is among a campaign's stable or tied ones; "" if it is not.
+
+    Phases of one composition that tie within `TIE` count as one where the hulls agree within it.
+    """
+    composition = reduced(reference.counts[place : place + 1])
+    alike = (reduced(campaign.counts) == composition).all(axis=1)
+    candidates = np.flatnonzero(alike & (campaign.hull.energies_above_hull <= TIE))
+    if not len(candidates):
+        return ""
+    ours = reference.structures.one(place)
+    if any(same_crystal(*ours, *campaign.structures.one(int(i))) for i in candidates):
+        return SAME_CRYSTAL
+    at = fractions_of(composition)
+    energies = campaign.energies_per_atom[candidates] - reference.energies_per_atom[place]
+    hulls = float((campaign.hull_energies(at) - reference.hull_energies(at))[0])
+    return A_TIE if np.abs(energies).min() <= TIE and abs(hulls) <= TIE else ""
+
+
+def reference_phases(relaxed: RelaxedPool, elements: Sequence[str]) -> Phases:
+    """What brute force relaxed; failures are left out."""
+    done = [i for i, r in enumerate(relaxed.relaxations) if r.state == "done"]
+    return _phases(done, [relaxed.relaxations[i] for i in done], elements)
+
+
+def _phases(
+    indices: Sequence[int], results: Sequence[ReferenceRelaxation], elements: Sequence[str]
+) -> Phases:
+    structures = join(
+        (r.geometry.cell, r.geometry.positions, _species(r.numbers, elements)) for r in results
+    )
+    energies = np.array([r.energy for r in results], dtype=np.float64)
+    return Phases(
+        np.array(indices, dtype=np.int64),
+        structures.counts(len(elements)),
+        energies / structures.n_atoms,
+        structures,
+    )
+
+
+def campaign_to_compare(session_campaign: Campaign) -> Campaign:
+    """The campaign as its database holds it, or as given if it has not begun.
+
+    Raises
+    ------
+    CampaignError
+        It was computed with another DFT engine than the one found here.
+    """
+    store = session_campaign.store
+    document = store.find_campaign()
+    if document is None:
+        return session_campaign
+    stored = open_campaign(store)
+    if document["engine"]["fingerprint"] != stored.engine.fingerprint():
+        raise CampaignError(
+            f"campaign {store.name!r} was computed with another DFT engine or version than the one "
+            "found here, so energies cannot be compared; use the environment that it ran in"
+        )
+    return stored
+
+
+def campaign_phases(campaign: Campaign) -> Phases:
+    """What the campaign relaxed with DFT.
+
+    Raises
+    ------
+    CampaignError
+        It is not finished.
+    """
+    store = campaign.store
+    document = store.find_campaign()
+    if document is None or not document["finished"]:
+        raise CampaignError(
+            f"campaign {store.name!r} is not finished, so there is no hull to compare with; the "
+            "relaxations of brute force are kept: `hullscreen run`, then this command again"
+        )
+    final = list(
+        store.documents({"final.state": "done"}, ["index", "final.key", "final.energy_per_atom"])
+    )
+    results = store.dft_results([entry["final"]["key"] for entry in final])
+    ordered = [results[entry["final"]["key"]] for entry in final]
+    elements = campaign.elements
+    structures = join(
+        (r.geometry.cell, r.geometry.positions, _species(r.numbers, elements)) for r in ordered
+    )
+    return Phases(
+        np.array([entry["index"] for entry in final], dtype=np.int64),
+        structures.counts(len(elements)),
+        np.array([stored_energy(result) for result in ordered]) / structures.n_atoms,
+        structures,
+    )
+
+
+def reference_report(campaign: Campaign, relaxed: RelaxedPool) -> dict[str, Any]:
+    """What brute force found and what it cost: plain numbers and lists.
+
+    Raises
+    ------
+    CompositionError
+        A pure element could not be relaxed.
+    """
+    phases = reference_phases(relaxed, campaign.elements)
+    different = relaxed.different()
+    failed = [r for r in different if r.state == "failed"]
+    return {
+        "evaluations": sum(r.n_evaluations for r in different),
+        "failed": len(failed),
+        "failures": dict(sorted(Counter(r.reason for r in failed).items())),
+        "cpu_seconds": sum(r.cpu_seconds for r in different),
+        "wall_seconds": sum(r.wall_seconds for r in different),
+        "relaxations_computed_now": relaxed.n_computed,
+        "stable": [
+            _phase(campaign, phases, int(v), relaxed.pool.prototypes) for v in phases.hull.vertices
+        ],
+        "unconverged_below_hull": _unconverged_below(campaign, relaxed, phases),
+    }
+
+
+def report(campaign: Campaign, relaxed: RelaxedPool) -> dict[str, Any]:
+    """The whole comparison as plain numbers and lists.
+
+    Raises
+    ------
+    CampaignError
+        The campaign is not finished.
+    CompositionError
+        A pure element could not be relaxed.
+    """
+    ours = campaign_phases(campaign)
+    reference = reference_phases(relaxed, campaign.elements)
+    comparison = compare(reference, ours, relaxed.pool.structures.counts(len(campaign.elements)))
+    names = relaxed.pool.prototypes
+    brute = reference_report(campaign, relaxed)
+    for entry, how in zip(brute["stable"], comparison.found.values(), strict=True):
+        entry["found_as"] = how or None
+    costs = campaign_costs(campaign)
+    largest = comparison.largest
+    differences = MEV * comparison.differences
+    return {
+        "chemsys": "-".join(sorted(campaign.elements)),
+        "structures": len(relaxed.pool.prototypes),
+        "brute_force": brute,
+        "campaign": {
+            **costs,
+            "stable": [_phase(campaign, ours, int(v), names) for v in ours.hull.vertices],
+        },
+        "evaluation_ratio": brute["evaluations"] / max(costs["evaluations"], 1),
+        "hull_difference_mev_per_atom": {
+            "largest": abs(float(differences[largest])),
+            "at": formula(comparison.compositions[largest], campaign.elements),
+            "highest": float(differences.max()),
+            "lowest": float(differences.min()),
+        },
+        "recall": comparison.recall,
+        "missed": [
+            _missed(campaign, relaxed, reference, place, ours)
+            for place, how in comparison.found.items()
+            if not how
+        ],
+    }
+
+
+def campaign_costs(campaign: Campaign) -> dict[str, Any]:
+    """Evaluations, failures and times of a campaign.
+
+    Results that another campaign of the database had paid for count as if this one had.
+    """
+    store = campaign.store
+    costs = store.dft_costs()
+    keys = [selected.key for selected in store.selected()]
+    keys += [entry["final"]["key"] for entry in store.documents(
+        {"final.state": "done"}, ["final.key"]
+    )]  # fmt: skip
+    borrowed = store.borrowed_evaluations(keys)
+    paid = sum(int(cost["evaluations"]) for cost in costs.values())
+    began, ended = store.campaign()["created_at"], store.last_dft_at()
+    return {
+        "evaluations": paid + borrowed,
+        "borrowed_evaluations": borrowed,
+        "evaluations_by_purpose": {name: int(cost["evaluations"]) for name, cost in costs.items()},
+        "failed": sum(int(cost["failed"]) for cost in costs.values()),
+        "cpu_seconds": sum(store.campaign()["cpu_seconds"].values()),
+        "wall_seconds": (ended - began).total_seconds() if ended else 0.0,
+    }
+
+
+def _phase(
+    campaign: Campaign, phases: Phases, place: int, prototypes: Sequence[str]
+) -> dict[str, Any]:
+    index = int(phases.indices[place])
+    return {
+        "formula_pretty": formula(phases.counts[place], campaign.elements),
+        "energy_per_atom": float(phases.energies_per_atom[place]),
+        "formation_energy_per_atom": float(phases.hull.formation_energies[place]),
+        "nsites": int(phases.counts[place].sum()),
+        "structure_index": index,
+        "prototype": prototypes[index],
+    }
+
+
+def _unconverged_below(
+    campaign: Campaign, relaxed: RelaxedPool, phases: Phases
+) -> list[dict[str, Any]]:
+    """Relaxations that ended below the hull without converging: the reference is in doubt."""
+    places = [
+        i for i, r in enumerate(relaxed.relaxations) if r.state == "failed" and r.energy is not None
+    ]
+    if not places:
+        return []
+    results = [relaxed.relaxations[i] for i in places]
+    unconverged = _phases(places, results, campaign.elements)
+    depths = phases.hull_energies(unconverged.fractions) - unconverged.energies_per_atom
+    return [
+        {
+            "formula_pretty": formula(unconverged.counts[k], campaign.elements),
+            "structure_index": places[k],
+            "prototype": relaxed.pool.prototypes[places[k]],
+            "reason": results[k].reason,
+            "below_hull_mev_per_atom": float(MEV * depths[k]),
+        }
+        for k in np.flatnonzero(depths > TIE)
+    ]
+
+
+def _missed(
+    campaign: Campaign, relaxed: RelaxedPool, reference: Phases, place: int, ours: Phases
+) -> dict[str, Any]:
+    """A stable structure that the campaign lacks, and what became of its prototypes there."""
+    at = reference.fractions[place : place + 1]
+    height = float(ours.hull_energies(at)[0] - reference.energies_per_atom[place])
+    prototypes = [int(reference.indices[p]) for p in _same_basin(reference, place)]
+    fields = ["index", "stage", "relaxed.outcome", "dropped", "final"]
+    query = {"index": {"$in": prototypes}}
+    fates = {entry["index"]: fate(entry) for entry in campaign.store.documents(query, fields)}
+    names = relaxed.pool.prototypes
+    missed = _phase(campaign, reference, place, names)
+    return {
+        **missed,
+        "below_campaign_hull_mev_per_atom": MEV * height,
+        "reason": fates.get(missed["structure_index"], "it is not in the campaign's pool"),
+        "prototypes": [
+            {"structure_index": i, "prototype": names[i], "reason": fates[i]}
+            for i in prototypes
+            if i in fates
+        ],
+    }
+
+
+def _same_basin(phases: Phases, place: int) -> list[int]:
+    """Phases that relaxed into the same crystal as one of them, that one first."""
+    alike = (reduced(phases.counts) == reduced(phases.counts[place : place + 1])).all(axis=1)
+    alike &= np.abs(phases.energies_per_atom - phases.energies_per_atom[place]) <= TIE
+    crystal = phases.structures.one(place)
+    others = [
+        int(i)
+        for i in np.flatnonzero(alike)
+        if i != place and same_crystal(*crystal, *phases.structures.one(int(i)))
+    ]
+    return [place, *others]
+
+
+def fate(document: Mapping[str, Any]) -> str:
+    """What became of a structure in its campaign, in words."""
+    final, dropped = document.get("final"), document.get("dropped")
+    if final is not None and final["state"] == "failed":
+        return f"its DFT relaxation failed: {final['reason']}"
+    if final is not None:
+        return "its DFT relaxation ended elsewhere, or higher"
+    if dropped is None:
+        return f"nothing was decided about it in stage {document['stage']}"
+    details = [
+        f"{name.replace('_', ' ')} {MEV * dropped[key]:.1f} meV/atom"
+        for name, key in (
+            ("energy_above_hull", "energy_above_hull"),
+            ("window", "window"),
+            ("possible_gain", "possible_gain"),
+        )
+        if key in dropped
+    ]
+    details += [
+        f"{key.replace('_', ' ')} {dropped[key]}"
+        for key in ("same_as", "outcome")
+        if key in dropped
+    ]
+    more = f" ({', '.join(details)})" if details else ""
+    return f"dropped in stage {dropped['stage']}: {dropped['reason']}{more}"
+
+
+def fractions_of(counts: IndexArray) -> FloatArray:
+    """Atomic fractions of atom counts (n, n_elements)."""
+    fractions: FloatArray = counts / counts.sum(axis=1, keepdims=True)
+    return fractions
+
+
+def reduced(counts: IndexArray) -> IndexArray:
+    """Counts (n, n_elements) divided by what all of a row can be divided by."""
+    smallest: IndexArray = counts // np.gcd.reduce(counts, axis=1, keepdims=True)
+    return smallest
+
+
+def _species(numbers: Sequence[int], elements: Sequence[str]) -> IntArray:
+    """Indices into ``elements`` of atomic numbers."""
+    place = {atomic_numbers[symbol]: k for k, symbol in enumerate(elements)}
+    return np.array([place[z] for z in numbers], dtype=np.int32)

@@ -1,0 +1,146 @@
+"""Reading what a round has brought, and writing the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from hullscreen.database.campaign_store import StructureBatch
+from hullscreen.database.documents import DFTDocument, Geometry, RoundDocument, Selected
+from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
+from hullscreen.workflows.campaign import Campaign
+from hullscreen.workflows.dft_jobs import SINGLE_POINT, DFTJobs, atoms_of, stored_energy
+from hullscreen.workflows.screening import ErrorEstimate
+from hullscreen.workflows.steps import labelled_structures
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A structure to be labelled.
+
+    Attributes
+    ----------
+    structure_index
+        The prototype it came from.
+    structures, place
+        A batch, and where in it the structure is.
+    grade, predicted_energy_per_atom
+        As in `hullscreen.database.documents.Selected`.
+    """
+
+    structure_index: int
+    structures: Structures
+    place: int
+    grade: float | None
+    predicted_energy_per_atom: float | None
+
+
+def next_round(round_: RoundDocument, **changes: Any) -> RoundDocument:
+    """The round after this one; it keeps the potential unless it fits its own."""
+    values: dict[str, Any] = {
+        "campaign": round_.campaign,
+        "number": round_.number + 1,
+        "stage": round_.stage,
+        "potential": round_.number + 1 if changes.get("fits") else round_.potential,
+        "fits": False,
+        "wave": round_.wave,
+        "sigma": round_.sigma,
+    }
+    return RoundDocument(**{**values, **changes})
+
+
+def not_asked_before(campaign: Campaign, choices: Sequence[Choice]) -> list[Choice]:
+    """Those that were not asked for before: what failed is not asked for again."""
+    known = {selected.key for selected in campaign.store.selected()}
+    jobs = _jobs(campaign)
+    return [c for c in choices if jobs.key(_atoms(campaign, c), SINGLE_POINT) not in known]
+
+
+def begin_round(campaign: Campaign, round_: RoundDocument, choices: Sequence[Choice]) -> None:
+    """Write the structures to be labelled, then the round that labels them."""
+    jobs = _jobs(campaign)
+    selected = []
+    for number, choice in enumerate(choices):
+        cell, positions, species = choice.structures.one(choice.place)
+        selected.append(
+            Selected(
+                campaign=campaign.store.name,
+                round=round_.number,
+                number=number,
+                purpose=round_.purpose,
+                structure_index=choice.structure_index,
+                grade=choice.grade,
+                predicted_energy_per_atom=choice.predicted_energy_per_atom,
+                key=jobs.key(_atoms(campaign, choice), SINGLE_POINT),
+                species=species,
+                geometry=Geometry(cell, positions),
+            )
+        )
+    campaign.store.insert_round(round_, selected)
+
+
+def measured_errors(campaign: Campaign, round_: RoundDocument) -> ErrorEstimate:
+    """Errors of the predictions that were made when structures of this purpose were chosen.
+
+    The newest rounds count, as many as make a sample: errors of older potentials are larger, so
+    that σ is rather over- than underestimated.
+    """
+    labelled: list[tuple[Selected, DFTDocument]] = []
+    for number in range(round_.number, -1, -1):
+        labelled += labelled_structures(campaign, round=number, purpose=round_.purpose)
+        if len(labelled) >= campaign.settings.screening.validation_structures:
+            break
+    predicted = np.array([s.predicted_energy_per_atom for s, _ in labelled], dtype=np.float64)
+    computed = np.array([stored_energy(r) / len(s.species) for s, r in labelled])
+    return estimate_errors(predicted, computed)
+
+
+def relaxed_structures(campaign: Campaign, stage: int) -> StructureBatch:
+    """Structures whose relaxation of a stage converged."""
+    return campaign.store.structures({"relaxed.stage": stage, "relaxed.outcome": "converged"})
+
+
+def drop_unconverged(campaign: Campaign, stage: int) -> None:
+    """Leave behind, with their outcome, structures whose relaxation did not converge."""
+    query = {"stage": stage, "relaxed.outcome": {"$ne": "converged"}}
+    campaign.store.drop(
+        {
+            document["index"]: {
+                "stage": stage,
+                "reason": "its relaxation ended without convergence",
+                "outcome": document.get("relaxed", {}).get("outcome", "not relaxed"),
+            }
+            for document in campaign.store.documents(query, ["index", "relaxed.outcome"])
+        }
+    )
+
+
+def too_far_above(
+    stage: int, height: float, estimate: ErrorEstimate, window: float
+) -> dict[str, object]:
+    """Why a structure is dropped that lies outside the window of its stage."""
+    return {
+        "stage": stage,
+        "reason": "too far above the hull of its stage",
+        "energy_above_hull": float(height),
+        "window": float(window),
+        "sigma": estimate.sigma,
+    }
+
+
+def fractions(counts: IndexArray) -> FloatArray:
+    """Atomic fractions from atoms of each element, shape (n_structures, n_elements)."""
+    shares: FloatArray = counts / counts.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _jobs(campaign: Campaign) -> DFTJobs:
+    return DFTJobs(campaign.engine, campaign.store, "", campaign.directory)
+
+
+def _atoms(campaign: Campaign, choice: Choice) -> Atoms:
+    return atoms_of(*choice.structures.one(choice.place), campaign.elements)
