@@ -14,7 +14,7 @@ from hullscreen.database.documents import DFTDocument, Geometry, RoundDocument, 
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, DFTJobs, atoms_of, stored_energy
-from hullscreen.workflows.screening import ErrorEstimate
+from hullscreen.workflows.screening import ErrorEstimate, estimate_errors
 from hullscreen.workflows.steps import labelled_structures
 
 
