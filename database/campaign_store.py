@@ -48,7 +48,7 @@ INDEXES: dict[str, list[tuple[list[str], bool]]] = {
         (["campaign", "relaxed.stage", "relaxed.potential", "relaxed.outcome"], False),
         (["campaign", "dropped.stage", "dropped.reason"], False),
         (["campaign", "dropped.energy_above_hull"], False),
-        (["campaign", "formula_pretty"], False),
+        (["campaign", "formula_pretty", "dropped.energy_above_hull"], False),
     ],
     "selected": [(["campaign", "round", "number"], True), (["campaign", "key"], False)],
     "rounds": [(["campaign", "number"], True)],

@@ -12,7 +12,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from hullscreen.database.documents import ReferenceRelaxation
-from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.errors import CampaignError, DFTError
 from hullscreen.potentials.structures import (
     FloatArray,
     IndexArray,
@@ -21,9 +21,9 @@ from hullscreen.potentials.structures import (
     join,
 )
 from hullscreen.workflows.campaign import Campaign, formula, open_campaign
-from hullscreen.workflows.dft_jobs import stored_energy
 from hullscreen.workflows.hull import Hull, convex_hull
 from hullscreen.workflows.reference_relaxations import RelaxedPool
+from hullscreen.workflows.results import HullResult, final_hull
 from hullscreen.workflows.same_basin import same_crystal
 from hullscreen.workflows.screening import TIE
 
@@ -65,8 +65,9 @@ class Phases:
 
     def hull_energies(self, fractions: FloatArray) -> FloatArray:
         """Absolute energies of the hull in eV/atom at compositions (n, n_elements), shape (n,)."""
+        formation = self.hull.hull_energy_at(fractions)
         pure = [self.energies_per_atom[column == 1.0].min() for column in self.fractions.T]
-        energies: FloatArray = self.hull.hull_energy_at(fractions) + fractions @ np.array(pure)
+        energies: FloatArray = formation + fractions @ np.array(pure)
         return energies
 
 
@@ -137,9 +138,25 @@ def how_found(reference: Phases, place: int, campaign: Phases) -> str:
 
 
 def reference_phases(relaxed: RelaxedPool, elements: Sequence[str]) -> Phases:
-    """What brute force relaxed; failures are left out."""
+    """What brute force relaxed; failures are left out.
+
+    Raises
+    ------
+    DFTError
+        An element could not be relaxed, so there is no hull.
+    """
     done = [i for i, r in enumerate(relaxed.relaxations) if r.state == "done"]
-    return _phases(done, [relaxed.relaxations[i] for i in done], elements)
+    phases = _phases(done, [relaxed.relaxations[i] for i in done], elements)
+    for element, column in zip(elements, phases.fractions.T, strict=True):
+        if not (column == 1.0).any():
+            number = atomic_numbers[element]
+            failures = [r.message for r in relaxed.relaxations if set(r.numbers) == {number}]
+            raise DFTError(
+                f"brute force could not relax pure {element} in any lattice, so it has no hull; "
+                f"the first failure: {failures[0] if failures else 'none was tried'}; mend it and "
+                "run again with --retry-failed"
+            )
+    return phases
 
 
 def _phases(
@@ -178,34 +195,34 @@ def campaign_to_compare(session_campaign: Campaign) -> Campaign:
     return stored
 
 
-def campaign_phases(campaign: Campaign) -> Phases:
-    """What the campaign relaxed with DFT.
+def finished_hull(campaign: Campaign) -> HullResult:
+    """The hull of a campaign that has come to its end.
 
     Raises
     ------
     CampaignError
-        It is not finished.
+        It has not.
     """
-    store = campaign.store
-    document = store.find_campaign()
+    document = campaign.store.find_campaign()
     if document is None or not document["finished"]:
         raise CampaignError(
-            f"campaign {store.name!r} is not finished, so there is no hull to compare with; the "
-            "relaxations of brute force are kept: `hullscreen run`, then this command again"
+            f"campaign {campaign.store.name!r} is not finished, so there is no hull to compare "
+            "with; the relaxations of brute force are kept: `hullscreen run`, then this command again"
         )
-    final = list(
-        store.documents({"final.state": "done"}, ["index", "final.key", "final.energy_per_atom"])
-    )
-    results = store.dft_results([entry["final"]["key"] for entry in final])
-    ordered = [results[entry["final"]["key"]] for entry in final]
-    elements = campaign.elements
+    return final_hull(campaign.store)
+
+
+def campaign_phases(result: HullResult) -> Phases:
+    """What a campaign relaxed with DFT, in the order of its entries."""
+    geometries = [entry.result.geometry for entry in result.entries]
     structures = join(
-        (r.geometry.cell, r.geometry.positions, _species(r.numbers, elements)) for r in ordered
+        (geometry.cell, geometry.positions, _species(entry.result.numbers, result.elements))
+        for geometry, entry in zip(geometries, result.entries, strict=True)
     )
     return Phases(
-        np.array([entry["index"] for entry in final], dtype=np.int64),
-        structures.counts(len(elements)),
-        np.array([stored_energy(result) for result in ordered]) / structures.n_atoms,
+        np.array([entry.structure_index for entry in result.entries], dtype=np.int64),
+        structures.counts(len(result.elements)),
+        np.array([entry.energy_per_atom for entry in result.entries]),
         structures,
     )
 
@@ -215,7 +232,7 @@ def reference_report(campaign: Campaign, relaxed: RelaxedPool) -> dict[str, Any]
 
     Raises
     ------
-    CompositionError
+    DFTError
         A pure element could not be relaxed.
     """
     phases = reference_phases(relaxed, campaign.elements)
@@ -242,13 +259,13 @@ def report(campaign: Campaign, relaxed: RelaxedPool) -> dict[str, Any]:
     ------
     CampaignError
         The campaign is not finished.
-    CompositionError
-        A pure element could not be relaxed.
+    DFTError
+        Brute force could not relax a pure element.
     """
-    ours = campaign_phases(campaign)
+    hull = finished_hull(campaign)
+    ours = campaign_phases(hull)
     reference = reference_phases(relaxed, campaign.elements)
     comparison = compare(reference, ours, relaxed.pool.structures.counts(len(campaign.elements)))
-    names = relaxed.pool.prototypes
     brute = reference_report(campaign, relaxed)
     for entry, how in zip(brute["stable"], comparison.found.values(), strict=True):
         entry["found_as"] = how or None
@@ -261,7 +278,17 @@ def report(campaign: Campaign, relaxed: RelaxedPool) -> dict[str, Any]:
         "brute_force": brute,
         "campaign": {
             **costs,
-            "stable": [_phase(campaign, ours, int(v), names) for v in ours.hull.vertices],
+            "stable": [
+                {
+                    "formula_pretty": entry.formula_pretty,
+                    "energy_per_atom": entry.energy_per_atom,
+                    "formation_energy_per_atom": entry.formation_energy_per_atom,
+                    "nsites": entry.nsites,
+                    "structure_index": entry.structure_index,
+                    "prototype": entry.prototype,
+                }
+                for entry in hull.stable
+            ],
         },
         "evaluation_ratio": brute["evaluations"] / max(costs["evaluations"], 1),
         "hull_difference_mev_per_atom": {

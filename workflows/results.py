@@ -165,6 +165,10 @@ class HullResult:
         """The other entries, the nearest to the hull first."""
         return [entry for entry in self.entries if entry.energy_above_hull > TIE]
 
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {entry.structure_index: place for place, entry in enumerate(self.entries)}
+
     def tied_with(self, entry: Entry) -> Entry | None:
         """The stable entry of the same composition, if there is one."""
         same = (other for other in self.stable if other.formula_pretty == entry.formula_pretty)
@@ -184,7 +188,7 @@ class HullResult:
 
     def products(self, entry: Entry) -> list[tuple[Entry, float]]:
         """Stable entries that an unstable one decomposes to, with their shares of the atoms."""
-        shares = self.hull.decomposition(self.entries.index(entry))
+        shares = self.hull.decomposition(self._places[entry.structure_index])
         return [(self.entries[i], share) for i, share in shares.items()]
 
     def document(self, entry: Entry) -> dict[str, Any]:

@@ -36,5 +36,8 @@ def work(launchpad: LaunchPad, store: CampaignStore, *, poll_s: float = POLL_S) 
             submitted = last.number if last.submitted else last.number - 1
         query = {"spec.campaign": store.name, "spec.round": {"$lte": submitted}}
         worker = FWorker(name=name, query=query)
-        if not launch_rocket(launchpad, worker, strm_lvl="CRITICAL"):
+        # Asking first keeps idle turns out of the log.
+        if launchpad.run_exists(worker):
+            launch_rocket(launchpad, worker, strm_lvl="CRITICAL")
+        else:
             time.sleep(poll_s)

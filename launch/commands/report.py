@@ -1,0 +1,205 @@
+"""``hullscreen report``: what each stage of a campaign kept and dropped, and what it cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hullscreen.launch.options import database_option, directory_argument, json_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STAGES = {"screen_1": "screen 1", "screen_2": "screen 2", "final": "final"}
+PARTS = {
+    "prototypes": "prototypes",
+    "dft_labels": "DFT single points",
+    "training": "training",
+    "relaxation": "relaxation with the potential",
+    "selection": "selection and decisions",
+    "database": "database",
+    "dft_final": "final DFT relaxations",
+}
+FAILURES_SHOWN = 20
+
+
+@click.command(epilog="Example: hullscreen report cu-pd --json | jq .dft_evaluations.total")
+@directory_argument
+@database_option
+@json_option
+def command(*, directory: Path, database_uri: str | None, as_json: bool) -> None:
+    """Show what each stage of the campaign in DIRECTORY kept and dropped, and what it cost.
+
+    σ is the energy error of a stage's potential on relaxed structures outside its training set,
+    with its uncertainty, its largest single error and the size of the sample; structures further
+    above the hull than the window were dropped.
+    """
+    from hullscreen.database.launchpad_state import working_intervals
+    from hullscreen.launch.campaign_session import open_started
+    from hullscreen.workflows.report import campaign_report
+
+    with open_started(directory, database_uri) as session:
+        intervals = working_intervals(session.connection, session.store.name)
+        report = campaign_report(session.store, intervals)
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    _show(report)
+
+
+def _show(report: dict[str, Any]) -> None:
+    from hullscreen.launch.result_tables import result_console
+
+    console = result_console()
+    state = "finished" if report["finished"] else "not finished"
+    name = f"{report['campaign']} ({'–'.join(report['elements'])}, {report['dft_engine']})"
+    console.print(f"{name}: {state}{_wall_time(report['wall_seconds'])}\n")
+    _show_funnel(console, report)
+    _show_sigma(console, report)
+    _show_dft(console, report)
+    _show_cpu(console, report)
+    _show_potentials(console, report)
+    for failed in report["failures"][:FAILURES_SHOWN]:
+        console.print(
+            f"DFT failed on structure {failed['structure_index']} ({failed['purpose']}, "
+            f"{failed['kind'].replace('_', ' ')}): {failed['reason']}"
+        )
+    if len(report["failures"]) > FAILURES_SHOWN:
+        console.print(f"... and on {len(report['failures']) - FAILURES_SHOWN} more (`--json`).")
+
+
+def _wall_time(wall: dict[str, float] | None) -> str:
+    from hullscreen.launch.result_tables import duration
+
+    if wall is None:
+        return ""
+    text = f" after {duration(wall['working'])} of work"
+    if wall["elapsed"] > 1.1 * wall["working"] + 1.0:
+        text += f", {duration(wall['elapsed'])} with pauses"
+    return text
+
+
+def _show_funnel(console: Console, report: dict[str, Any]) -> None:
+    from hullscreen.launch.result_tables import print_table
+
+    funnel = report["funnel"]
+    pool = dict(funnel["prototypes"])
+    total = pool.pop("total", None)
+    rows: list[tuple[Any, ...]] = [("prototypes", total, _listed(pool))]
+    for key in ("screen_1", "screen_2"):
+        stage = funnel[key]
+        if stage["entered"] is None:
+            continue
+        rows.append((STAGES[key], stage["entered"], ""))
+        outcomes = {name.replace("_", " "): n for name, n in report["outcomes"][key].items()}
+        rows.append(("  relaxed", sum(outcomes.values()), _listed(outcomes)))
+        rows += [("  dropped", n, reason) for reason, n in stage["dropped"].items()]
+        rows.append(("  kept", stage["kept"], "" if stage["kept"] is not None else "not decided yet"))
+    final = funnel["final"]
+    if final["entered"] is not None:
+        rows.append(("final", final["entered"], ""))
+        rows += [("  dropped", n, reason) for reason, n in final["dropped"].items()]
+        rows.append(("  relaxed with DFT", final["dft_relaxed"], ""))
+        if final["dft_failed"]:
+            rows.append(("  failed", final["dft_failed"], "the hull lacks them"))
+        if final["pending"]:
+            rows.append(("  to come", final["pending"], ""))
+        if final["stable"] is not None:
+            rows.append(("stable phases", final["stable"], f"and {final['ties']} ties"))
+    print_table(console, "Structures", ["", "number>", ""], rows)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)
+
+
+def _show_sigma(console: Console, report: dict[str, Any]) -> None:
+    from hullscreen.launch.result_tables import print_table
+
+    rows = [
+        (
+            STAGES[key],
+            f"{sigma['sigma_mev_per_atom']:.2f} ± {sigma['uncertainty_mev_per_atom']:.2f}",
+            f"{sigma['largest_mev_per_atom']:.2f}",
+            f"{sigma['mean_mev_per_atom']:+.2f}",
+            sigma["n_structures"],
+            f"{sigma['multiple']:g} σ = {sigma['window_mev_per_atom']:.2f}",
+            "" if sigma["final"] else "so far",
+        )
+        for key, sigma in report["sigma"].items()
+        if sigma is not None
+    ]
+    if rows:
+        print_table(
+            console,
+            "Energy errors of the potentials on structures they were not trained on, meV/atom",
+            ["", "σ>", "largest>", "mean>", "sample>", "window>", ""],
+            rows,
+        )
+
+
+def _show_dft(console: Console, report: dict[str, Any]) -> None:
+    from hullscreen.launch.result_tables import print_table
+
+    evaluations = report["dft_evaluations"]
+    rows: list[tuple[Any, ...]] = [
+        (purpose, costs["calculations"], evaluations[purpose], costs["failed"])
+        for purpose, costs in report["dft_calculations"].items()
+    ]
+    totals = [sum(row[i] for row in rows) for i in (1, 2, 3)]
+    print_table(
+        console,
+        f"DFT ({report['dft_engine']}), what was computed for this campaign",
+        ["for", "results>", "energy evaluations>", "failed>"],
+        [*rows, ("total", *totals)],
+    )
+
+
+def _show_cpu(console: Console, report: dict[str, Any]) -> None:
+    from hullscreen.launch.result_tables import duration, print_table
+
+    seconds = report["cpu_seconds"]
+    rows = [
+        (PARTS.get(part, part), duration(value), f"{100 * value / (seconds['total'] or 1.0):.1f} %")
+        for part, value in seconds.items()
+        if part != "total"
+    ]
+    print_table(
+        console, "Processor time", ["", "time>", "share>"],
+        [*rows, ("total", duration(seconds["total"]), "")],
+    )  # fmt: skip
+    rate = report["structures_per_cpu_second"]
+    if rate:
+        console.print(f"{rate:,.0f} structures per CPU second were relaxed with a potential.\n")
+
+
+def _show_potentials(console: Console, report: dict[str, Any]) -> None:
+    from hullscreen.launch.result_tables import print_table
+
+    potentials = {potential["number"]: potential for potential in report["potentials"]}
+    rows = []
+    for round_ in report["rounds"]:
+        fitted = potentials.get(round_["number"])
+        rows.append(
+            (
+                round_["number"],
+                STAGES[round_["stage"]],
+                round_["purpose"],
+                round_["dft_single_points"] or None,
+                round_["wave"] if round_["purpose"] in ("seed", "learn", "refine") else None,
+                fitted["level"] if fitted else None,
+                fitted["n_training"] if fitted else None,
+                f"{fitted['loss']:.2e}" if fitted else None,
+                f"{fitted['condition']:.1e}" if fitted else None,
+            )
+        )
+    print_table(
+        console,
+        "Rounds, and the potentials that they fitted",
+        ["round>", "stage", "purpose", "new labels>", "wave>", "level>", "labels>", "loss>",
+         "condition>"],
+        rows,
+    )  # fmt: skip
