@@ -47,8 +47,9 @@ INDEXES: dict[str, list[tuple[list[str], bool]]] = {
         # With the outcome, so that outcomes are counted without reading a structure.
         (["campaign", "relaxed.stage", "relaxed.potential", "relaxed.outcome"], False),
         (["campaign", "dropped.stage", "dropped.reason"], False),
-        (["campaign", "dropped.energy_above_hull"], False),
-        (["campaign", "formula_pretty", "dropped.energy_above_hull"], False),
+        # Searches, sorted by height; with the stage, so that others' structures are not read.
+        (["campaign", "dropped.energy_above_hull", "index", "stage"], False),
+        (["campaign", "formula_pretty", "dropped.energy_above_hull", "index", "stage"], False),
     ],
     "selected": [(["campaign", "round", "number"], True), (["campaign", "key"], False)],
     "rounds": [(["campaign", "number"], True)],

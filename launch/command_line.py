@@ -58,7 +58,7 @@ EPILOG = """
 Example: the stable alloys of copper and palladium
   hullscreen init cu-pd --elements Cu Pd
   hullscreen run cu-pd
-  hullscreen hull cu-pd --picture
+  hullscreen hull cu-pd --picture cu-pd.png
 """
 
 

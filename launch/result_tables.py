@@ -12,6 +12,8 @@ from rich.text import Text
 
 # In a file or pipe a row stays one line, however long: other programs read it.
 UNLIMITED_WIDTH = 1000
+# Beside the separator: two blanks between columns.
+GAP = (0, 1, 0, 0)
 
 
 def result_console() -> Console:
@@ -29,7 +31,7 @@ def print_table(
 
     On a narrow terminal the last column is folded. Cells that are None stay empty; whole numbers get separators between thousands.
     """
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=GAP, header_style="")
     for place, name in enumerate(columns, start=1):
         right = name.endswith(">")
         table.add_column(

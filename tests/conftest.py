@@ -1,5 +1,9 @@
+import contextlib
+import copy
 import uuid
+from dataclasses import dataclass, field
 
+import pymongo.collection
 import pytest
 
 from hullscreen.database.connection import Connection, connect
@@ -15,13 +19,209 @@ def mongo_server(tmp_path_factory):
     stop(project)
 
 
-@pytest.fixture
-def mongo(mongo_server):
-    """Connection to a database of the test's own, removed afterwards."""
+@contextlib.contextmanager
+def database_of_its_own(server):
     name = f"test_{uuid.uuid4().hex[:12]}"
-    database = connect(mongo_server.uri, name)
+    database = connect(server.uri, name)
     try:
-        yield Connection(database, mongo_server.uri, name, embedded=True, server=mongo_server)
+        yield Connection(database, server.uri, name, embedded=True, server=server)
         database.client.drop_database(name)
     finally:
         database.client.close()
+
+
+@pytest.fixture
+def mongo(mongo_server):
+    """Connection to a database of the test's own, removed afterwards."""
+    with database_of_its_own(mongo_server) as connection:
+        yield connection
+
+
+# Campaigns in this process, without FireWorks
+
+# Small enough to end in seconds, and yet with every kind of round and of decision.
+TINY = {
+    "prototypes": {"max_atoms": 3, "aflow": False, "lattices": ["fcc", "bcc"]},
+    "potential": {"level_first": 4, "level_second": 6, "cutoff_angstrom": 4.5},
+    "learning": {"first_wave": 8, "max_selected_per_wave": 6},
+    "dft": {"structures_per_job": 5},
+    "relaxation": {"batch_size": 7},
+    "screening": {"validation_structures": 4, "sigma_multiple": 2.0},
+}
+
+
+def tiny_campaign(connection, directory, name="tiny", **tables):
+    """A registered Cu-Pd campaign; ``tables`` overrule settings, table by table."""
+    from hullscreen.database.campaign_store import CampaignStore
+    from hullscreen.launch.settings import from_tables
+    from hullscreen.workflows.campaign import Campaign, register
+
+    merged = {"campaign": {"name": name, "elements": ["Cu", "Pd"]}}
+    for table in {**TINY, **tables}:
+        merged[table] = {
+            **merged.get(table, {}),
+            **TINY.get(table, {}),
+            **tables.get(table, {}),
+        }
+    store = CampaignStore(connection, name)
+    campaign = Campaign(from_tables(merged), store, directory / "calculations")
+    register(campaign)
+    return campaign
+
+
+def work_off(campaign, round_):
+    """Every step of a round but its decision, as its workflow would do them."""
+    from hullscreen.workflows import steps
+
+    everything = (0, 10**9)
+    steps.label(campaign, round_, *everything)
+    if round_.fits:
+        steps.fit_potential(campaign, round_)
+    if round_.purpose in ("seed", "learn", "refine"):
+        steps.relax_structures(campaign, round_, *everything)
+    steps.relax_with_dft(campaign, round_, *everything)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision of a campaign that nobody disturbed: all documents before it and after it."""
+
+    round: object
+    next_round: object
+    before: dict = field(repr=False)
+    after: dict = field(repr=False)
+
+
+@pytest.fixture
+def make_campaign(mongo, tmp_path):
+    """Function that registers a tiny campaign in the test's database."""
+    return lambda name="tiny", **tables: tiny_campaign(mongo, tmp_path, name, **tables)
+
+
+@pytest.fixture
+def work_off_round():
+    """Function that does every step of a round but its decision."""
+    return work_off
+
+
+@pytest.fixture(scope="session")
+def tiny_history(mongo_server, tmp_path_factory):
+    """All decisions of an undisturbed tiny campaign, the first round's included (its round is None)."""
+    from hullscreen.workflows import decisions
+    from hullscreen.workflows.campaign import add_prototypes
+
+    history = []
+    with database_of_its_own(mongo_server) as connection:
+        campaign = tiny_campaign(connection, tmp_path_factory.mktemp("tiny"))
+        store = campaign.store
+        add_prototypes(campaign)
+        before = documents_in(connection.database)
+        decisions.first_round(campaign)
+        history.append(Decided(None, store.last_round(), before, documents_in(connection.database)))
+        while not store.campaign()["finished"]:
+            round_ = store.last_round()
+            work_off(campaign, round_)
+            before = documents_in(connection.database)
+            decisions.decide(campaign, round_)
+            after = documents_in(connection.database)
+            history.append(Decided(round_, store.find_round(round_.number + 1), before, after))
+    return history
+
+
+def documents_in(database):
+    return {
+        name: list(database[name].find({}).sort("_id", 1))
+        for name in database.list_collection_names()
+    }
+
+
+@pytest.fixture
+def put_back():
+    """Function that replaces everything in a database by the documents of an earlier moment."""
+
+    def restore(connection, documents):
+        for name in set(connection.database.list_collection_names()) | set(documents):
+            connection.database[name].delete_many({})
+            if documents.get(name):
+                connection.database[name].insert_many(copy.deepcopy(documents[name]))
+
+    return restore
+
+
+class KilledError(BaseException):
+    """The process ends here; nothing catches it."""
+
+
+@dataclass
+class Mortality:
+    """Which write a process does not survive.
+
+    Attributes
+    ----------
+    lives
+        Writes of single documents that still come through.
+    """
+
+    lives: int
+    dead: bool = False
+
+    def spend(self, wanted):
+        """How many of ``wanted`` writes come through."""
+        if self.dead:
+            return 0
+        allowed = min(wanted, self.lives)
+        self.lives -= allowed
+        self.dead = allowed < wanted
+        return allowed
+
+
+SINGLE_WRITES = (
+    "insert_one", "update_one", "update_many", "replace_one", "delete_one", "delete_many",
+    "find_one_and_update", "find_one_and_replace", "find_one_and_delete",
+)  # fmt: skip
+MANY_WRITES = ("bulk_write", "insert_many")
+
+
+@pytest.fixture
+def mortal(monkeypatch):
+    """Context in which the process dies after a number of writes: ``with mortal(3): ...``.
+
+    Every write to MongoDB counts, ours and FireWorks'; one of many documents may be cut anywhere. Once dead,
+    nothing more is read or written, whoever catches the exception. Yields an object whose ``dead`` tells whether it came to that.
+    """
+    collection = pymongo.collection.Collection
+
+    def single(original, fate):
+        def write(self, *args, **options):
+            if fate.spend(1) == 0:
+                raise KilledError
+            return original(self, *args, **options)
+
+        return write
+
+    def many(original, fate):
+        def write(self, items, *args, **options):
+            items = list(items)
+            allowed = fate.spend(len(items))
+            if allowed:
+                result = original(self, items[:allowed], *args, **options)
+            if allowed < len(items):
+                raise KilledError
+            return result if items else original(self, items, *args, **options)
+
+        return write
+
+    @contextlib.contextmanager
+    def dying(lives):
+        fate = Mortality(lives)
+        with monkeypatch.context() as patch:
+            for names, wrap in ((SINGLE_WRITES, single), (MANY_WRITES, many)):
+                for name in names:
+                    patch.setattr(collection, name, wrap(getattr(collection, name), fate))
+            try:
+                yield fate
+            except KilledError:
+                assert fate.dead
+        fate.lives = 0
+
+    return dying

@@ -34,7 +34,7 @@ ONLY_IN = {
     "fireworks": {"workflows", "launch"},
     "click": {"launch"},
     "rich": {"launch"},
-    "pydantic": {"launch"},
+    "pydantic": {"launch", "workflows"},
     "numba": {"potentials", "workflows"},
 }
 # Packages that take long to import, or that only a running command needs.

@@ -207,7 +207,8 @@ def finished_hull(campaign: Campaign) -> HullResult:
     if document is None or not document["finished"]:
         raise CampaignError(
             f"campaign {campaign.store.name!r} is not finished, so there is no hull to compare "
-            "with; the relaxations of brute force are kept: `hullscreen run`, then this command again"
+            "with; brute force's relaxations are kept: let `hullscreen run` finish the campaign, "
+            "then compare"
         )
     return final_hull(campaign.store)
 

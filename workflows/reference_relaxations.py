@@ -41,7 +41,7 @@ STEP_LIMIT = "step_limit"
 READ_TOGETHER = 2000
 # Results are saved when so many have come, or so long after the last time: a kill costs seconds.
 SAVED_TOGETHER = 100
-SECONDS_BETWEEN_SAVES = 5.0
+SECONDS_BETWEEN_SAVES = 1.0
 # Chunks of structures in the hands of the processes, per process: none waits for its next one.
 CHUNKS_PER_PROCESS = 2
 # Called with how many structures are done, and of how many.

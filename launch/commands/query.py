@@ -106,7 +106,7 @@ def _show(found: Found) -> None:
         f"{found.total:,} structures"
         + (f", {len(found.rows):,} of them shown" if len(found.rows) < found.total else ""),
         ["number>", "formula", "prototype", "atoms>", "above hull\nmeV/atom>", "by",
-         "MTP\neV/atom>", "DFT\neV/atom>", "what became of it"],
+         "MTP\neV/atom>", "DFT\neV/atom>", "fate"],
         [_row(row) for row in found.rows],
     )  # fmt: skip
     if len(found.rows) < found.total:

@@ -108,8 +108,12 @@ def _show_funnel(console: Console, report: dict[str, Any]) -> None:
         if final["pending"]:
             rows.append(("  to come", final["pending"], ""))
         if final["stable"] is not None:
-            rows.append(("stable phases", final["stable"], f"and {final['ties']} ties"))
+            rows.append(("stable phases", final["stable"], _ties(final["ties"])))
     print_table(console, "Structures", ["", "number>", ""], rows)
+
+
+def _ties(n: int) -> str:
+    return f"and {n} {'tie' if n == 1 else 'ties'} within 0.5 meV/atom of the hull" if n else ""
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -55,9 +55,9 @@ def test_the_demo_installs_nothing_twice_and_continues(made, tmp_path):
     assert (tmp_path / "calls").read_text().splitlines() == [
         "hullscreen init demo-cu-pd --elements Cu Pd",
         "hullscreen run demo-cu-pd",
-        "hullscreen hull demo-cu-pd --picture",
+        "hullscreen hull demo-cu-pd --picture demo-cu-pd/hull.png",
         "hullscreen run demo-cu-pd",
-        "hullscreen hull demo-cu-pd --picture",
+        "hullscreen hull demo-cu-pd --picture demo-cu-pd/hull.png",
     ]
 
 

@@ -35,7 +35,7 @@ def test_defaults():
         "calculator": "ase.calculators.emt:EMT",
         "arguments": {},
     }
-    assert settings.potential.level_second == 16
+    assert settings.potential.level_second == 12
 
 
 @pytest.mark.parametrize("elements", [["Cu", "Pd"], ["Cu", "Ni", "Pt"], ["Al", "Cu", "Ni", "Pt"]])
@@ -162,12 +162,12 @@ def test_whole_numbers_may_stand_for_fractions():
         (
             {"potential": {"level_first": 18}},
             (
-                "[potential]: level_second is 16 and level_first 18; expected level_second to be "
+                "[potential]: level_second is 12 and level_first 18; expected level_second to be "
                 "at least level_first"
             ),
         ),
         (
-            {"potential": {"min_distance_angstrom": 5}},
+            {"potential": {"cutoff_angstrom": 5, "min_distance_angstrom": 5}},
             (
                 "[potential]: cutoff_angstrom is 5 and min_distance_angstrom 5; expected the "
                 "cutoff to be larger"

@@ -1,7 +1,7 @@
-"""Brute force and the comparison with it: nothing may be missed silently, nothing counted too little."""
+"""Brute force and the comparison with it: nothing is missed silently, nothing left uncounted."""
 
+import contextlib
 import dataclasses
-import os
 import sys
 import uuid
 from collections import Counter
@@ -19,10 +19,10 @@ from hullscreen.potentials.errors import CampaignError, CompositionError, DFTErr
 from hullscreen.potentials.structures import join
 from hullscreen.workflows.brute_force import (
     Phases,
-    campaign_phases,
     campaign_to_compare,
     compare,
     fate,
+    finished_hull,
     reference_phases,
     reference_report,
     report,
@@ -117,6 +117,7 @@ def finish(campaign, relaxed, leave_out=()):
             )
         )  # fmt: skip
         energy = relaxation.energy / len(relaxation.numbers)
+        store.advance([i], 3)
         store.save_final(
             i, {"state": "done", "key": f"{store.name}-{i}", "energy_per_atom": energy}
         )
@@ -129,14 +130,10 @@ def run_in_this_process(campaign, connection, folder):
     launchpad = launchpad_on(connection.uri, connection.name)
     prepare_launchpad(launchpad)
     submit_campaign(launchpad, campaign)
-    here = os.getcwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         while launch_rocket(launchpad, FWorker(), strm_lvl="CRITICAL"):
             pass
-    finally:
-        os.chdir(here)
-        launchpad.connection.close()
+    launchpad.connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +264,7 @@ def test_the_pool_is_that_of_the_database_once_it_is_there(logged):
 
 def test_a_killed_process_is_an_error_and_keeps_the_rest(logged, mongo, monkeypatch):
     monkeypatch.setenv("TEST_DIE", "3")
-    campaign, calls = logged(max_atoms=3)
+    campaign, _ = logged(max_atoms=3)
     with pytest.raises(DFTError, match=r"killed.*run again"):
         relax_pool(campaign, 1)
     kept = mongo.database.reference_relaxations.count_documents({})
@@ -342,10 +339,10 @@ def test_what_another_campaign_paid_for_is_counted(logged):
 def test_a_campaign_without_a_hull_is_not_compared(logged):
     campaign, _ = logged()
     with pytest.raises(CampaignError, match="not finished"):
-        campaign_phases(campaign)
+        finished_hull(campaign)
     register(campaign)
     with pytest.raises(CampaignError, match="not finished"):
-        campaign_phases(campaign)
+        finished_hull(campaign)
 
 
 def test_a_campaign_of_another_engine_is_refused(logged, mongo):
@@ -386,7 +383,7 @@ def test_an_element_that_cannot_be_relaxed_is_named(logged):
         else r
         for r in relaxed.relaxations
     ]
-    with pytest.raises(DFTError, match="pure Pd .* the melt collapsed"):
+    with pytest.raises(DFTError, match=r"pure Pd .* the melt collapsed"):
         reference_report(campaign, dataclasses.replace(relaxed, relaxations=without))
 
 
