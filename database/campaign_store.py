@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -315,11 +316,14 @@ class CampaignStore:
         """Begin a round; it counts from the moment its own document is there."""
         if self.find_round(round_.number) is not None:
             return
-        # What a decision that was killed here has left.
-        stale = {"campaign": self.name, "round": round_.number}
-        self._retry(lambda: self._database.selected.delete_many(stale))
+        self.discard_selected(round_.number)
         self._bulk("selected", [InsertOne(chosen.to_bson()) for chosen in selected])
         self._insert("rounds", round_.to_bson())
+
+    def discard_selected(self, number: int) -> None:
+        """Remove what a decision has left that was killed before its round began."""
+        stale = {"campaign": self.name, "round": number}
+        self._retry(lambda: self._database.selected.delete_many(stale))
 
     def find_round(self, number: int) -> RoundDocument | None:
         """A round by its number."""
@@ -476,9 +480,7 @@ class CampaignStore:
         ]
         for part in _parts(parts, 1000):
             query = {"kind": "single_point", "$or": part}
-            counted += self._retry(
-                lambda q=query: self._database.dft_results.count_documents(q)
-            )
+            counted += self._retry(partial(self._database.dft_results.count_documents, query))
         return counted
 
     def last_dft_at(self) -> datetime | None:
@@ -502,10 +504,8 @@ class CampaignStore:
         """Brute-force relaxations by key; keys without one are missing."""
         found: dict[str, ReferenceRelaxation] = {}
         for part in _parts(list(keys), 1000):
-            query = {"key": {"$in": part}}
-            documents = self._retry(
-                lambda q=query: list(self._database.reference_relaxations.find(q))
-            )
+            cursor = partial(self._database.reference_relaxations.find, {"key": {"$in": part}})
+            documents = self._retry(partial(_all_of, cursor))
             found |= {d["key"]: ReferenceRelaxation.from_bson(d) for d in documents}
         return found
 
@@ -544,6 +544,10 @@ class CampaignStore:
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def _all_of(find: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return list(find())
 
 
 def _round(document: Mapping[str, Any]) -> RoundDocument:

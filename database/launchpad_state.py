@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from pymongo import DESCENDING
@@ -84,11 +85,14 @@ def working_intervals(connection: Connection, campaign: str) -> list[tuple[datet
     """When Fireworks of a campaign ran, those that ended or failed; in order of their start."""
     fields = {"launches": 1, "archived_launches": 1}
     found = _read(
-        connection, lambda database: list(database.fireworks.find({"spec.campaign": campaign}, fields))
+        connection,
+        lambda database: list(database.fireworks.find({"spec.campaign": campaign}, fields)),
     )
     ids = [i for f in found for i in [*f.get("launches", []), *f.get("archived_launches", [])]]
     launches = _launches(connection, ids, ["time_start", "time_end"])
-    times = [(_time(launch.get("time_start")), _time(launch.get("time_end"))) for launch in launches]
+    times = [
+        (_time(launch.get("time_start")), _time(launch.get("time_end"))) for launch in launches
+    ]
     return sorted((start, end) for start, end in times if start is not None and end is not None)
 
 
@@ -99,8 +103,14 @@ def _launches(
     found: list[dict[str, Any]] = []
     for start in range(0, len(ids), PART):
         query = {"launch_id": {"$in": list(ids[start : start + PART])}}
-        found += _read(connection, lambda database, q=query: list(database.launches.find(q, wanted)))
+        found += _read(connection, partial(_find_launches, query, wanted))
     return found
+
+
+def _find_launches(
+    query: dict[str, Any], fields: dict[str, Any], database: Database[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    return list(database.launches.find(query, fields))
 
 
 def _reason(launch: dict[str, Any]) -> str:
@@ -111,7 +121,7 @@ def _reason(launch: dict[str, Any]) -> str:
     lines = [line.strip() for line in str(place or "").splitlines() if line.strip()]
     if not lines:
         return ""
-    # The class before the message is for programmers: "hullscreen.potentials.errors.DFTError: 1 of ...".
+    # The class before the message is for programmers, as in "hullscreen....DFTError: 1 of 20 ...".
     first, colon, message = lines[-1].partition(": ")
     text = message if colon and " " not in first else lines[-1]
     return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
@@ -125,5 +135,7 @@ def _time(value: Any) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-def _read(connection: Connection, operation: Callable[[Database[dict[str, Any]]], Result]) -> Result:
+def _read(
+    connection: Connection, operation: Callable[[Database[dict[str, Any]]], Result]
+) -> Result:
     return reconnecting(connection, lambda: operation(connection.database))

@@ -29,7 +29,8 @@ def print_table(
 ) -> None:
     """Print a table; a column whose name ends in ``>`` is aligned to the right.
 
-    On a narrow terminal the last column is folded. Cells that are None stay empty; whole numbers get separators between thousands.
+    On a narrow terminal the last column is folded. Cells that are None stay empty; whole numbers
+    get separators between thousands.
     """
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=GAP, header_style="")
     for place, name in enumerate(columns, start=1):

@@ -37,6 +37,18 @@ def mongo(mongo_server):
         yield connection
 
 
+@pytest.fixture
+def launchpad(mongo):
+    """FireWorks' view of the test's database."""
+    from hullscreen.workflows.flows import prepare_launchpad
+    from hullscreen.workflows.worker import launchpad_on
+
+    launchpad = launchpad_on(mongo.uri, mongo.name)
+    prepare_launchpad(launchpad)
+    yield launchpad
+    launchpad.connection.close()
+
+
 # Campaigns in this process, without FireWorks
 
 # Small enough to end in seconds, and yet with every kind of round and of decision.
@@ -225,3 +237,57 @@ def mortal(monkeypatch):
         fate.lives = 0
 
     return dying
+
+
+@dataclass(frozen=True)
+class SmallCampaign:
+    """A finished campaign: its directory, database, LaunchPad and documents; tests only read them."""
+
+    directory: object
+    connection: object
+    launchpad: object
+    store: object
+
+
+@pytest.fixture(scope="session")
+def small_campaign(mongo_server, tmp_path_factory):
+    """Cu-Pd up to three atoms, from element names to the hull, by FireWorks in this process."""
+    import logging
+
+    from fireworks import FWorker
+    from fireworks.core.rocket_launcher import launch_rocket
+
+    from hullscreen.launch.campaign_session import open_session
+    from hullscreen.launch.local_run import prepare
+    from hullscreen.workflows import recovery
+
+    directory = tmp_path_factory.mktemp("campaigns") / "cu-pd"
+    directory.mkdir()
+    with database_of_its_own(mongo_server) as own:
+        (directory / "hullscreen.toml").write_text(
+            '[campaign]\nname = "cu-pd"\nelements = ["Cu", "Pd"]\n'
+            "[prototypes]\nmax_atoms = 3\naflow = false\n"
+            "[potential]\nlevel_first = 6\nlevel_second = 8\n"
+            f'[database]\nuri = "{own.uri}"\nname = "{own.name}"\n'
+        )
+        with open_session(directory) as session:
+            campaign, launchpad = prepare(session)
+            recovery.resubmit(launchpad, campaign)
+            before = logging.root.manager.disable
+            logging.disable(logging.INFO)
+            with contextlib.chdir(directory):
+                while launch_rocket(launchpad, FWorker(name="test"), strm_lvl="CRITICAL"):
+                    pass
+            logging.disable(before)
+            assert session.store.campaign()["finished"], recovery.failures(launchpad, campaign)
+            yield SmallCampaign(directory, session.connection, launchpad, session.store)
+            launchpad.connection.close()
+
+
+@pytest.fixture
+def copied_campaign(small_campaign, mongo, put_back):
+    """The small campaign in a database of the test's own, which may be changed."""
+    from hullscreen.database.campaign_store import CampaignStore
+
+    put_back(mongo, documents_in(small_campaign.connection.database))
+    return CampaignStore(mongo, "cu-pd")

@@ -24,10 +24,12 @@ def campaign_status(store: CampaignStore, connection: Connection) -> dict[str, A
 
     Returns
     -------
-    ``campaign, chemsys, elements, finished, last_updated``; ``stage, round, purpose`` (None before the first
-    round); ``progress``: ``done`` and ``total`` by kind of work of the present round; ``structures``: by the
-    stage they have reached; ``fireworks``: ``{category: {state: number}}``; ``failures``: FIZZLED Fireworks
-    with a one-line reason, the newest 20.
+    ``campaign, chemsys, elements, finished, last_updated``;
+    ``stage, round, purpose``: of the present round, None before the first;
+    ``progress``: ``done`` and ``total`` by kind of work of the present round;
+    ``structures``: by the stage they have reached;
+    ``fireworks``: ``{category: {state: number}}``;
+    ``failures``: FIZZLED Fireworks with a one-line reason, the newest 20.
     """
     campaign = store.campaign()
     last = store.last_round()

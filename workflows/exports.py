@@ -18,7 +18,8 @@ from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
-from hullscreen.workflows.results import Entry, HullResult
+from hullscreen.workflows.hull_entries import Entry
+from hullscreen.workflows.results import HullResult
 
 # Fractions of a lattice vector nearer to zero than this are rounding: 1e-9 Å.
 FRACTION_ROUNDING = 1e-10
@@ -36,7 +37,7 @@ def file_stem(entry: Entry) -> str:
 
 
 def structure_of(entry: Entry) -> Structure:
-    """pymatgen's object of an entry, in the cell that DFT relaxed, right-handed as VASP needs it."""
+    """The cell that DFT relaxed as pymatgen's object, right-handed as VASP needs it."""
     cell, positions = entry.result.geometry.cell, entry.result.geometry.positions
     if np.linalg.det(cell) < 0:
         # The same lattice and the same atoms: only the vectors point the other way.

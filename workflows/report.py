@@ -12,7 +12,8 @@ from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows.results import HullResult, final_hull
 
 STAGE_KEYS = {1: "screen_1", 2: "screen_2", 3: "final"}
-# What DFT is computed for in a campaign, in the order of its rounds; comparisons with it are not its costs.
+# What DFT is computed for in a campaign, in the order of its rounds. A comparison with brute force
+# is no cost of the campaign.
 PURPOSES = ("seed", "learn", "validate", "refine", "final")
 LABELS = ("seed", "learn", "validate", "refine")
 
@@ -32,13 +33,16 @@ def campaign_report(
     Returns
     -------
     ``campaign, chemsys, elements, finished, dft_engine``;
-    ``funnel``: by stage (``prototypes, screen_1, screen_2, final``) what entered, was dropped and why, and kept;
+    ``funnel``: by stage (``prototypes, screen_1, screen_2, final``) what entered,
+    was dropped and why, and was kept;
     ``outcomes``: how relaxations with the potential ended, by stage;
-    ``sigma``: by stage the energy error on structures outside the training set, in meV/atom, with its
-    uncertainty, sample and the window it led to; None while it is not known;
+    ``sigma``: by stage the energy error on structures outside the training set, in meV/atom, with
+    its uncertainty, sample and the window it led to; None while it is not known;
     ``dft_evaluations``: ``total`` and by purpose; ``dft_calculations``: more of each purpose;
     ``failures``: DFT calculations that failed, with reasons;
-    ``cpu_seconds``: ``total`` and by part; ``structures_per_cpu_second`` of the potential's relaxations;
+    ``cpu_seconds``: ``total`` and by part;
+    ``structures_per_cpu_second``: of relaxations with the potential, each structure's last one of a
+    stage;
     ``wall_seconds``: ``elapsed`` from the first step to the last, and ``working``, pauses left out;
     ``rounds``, ``potentials``: one row for each.
     """
@@ -179,8 +183,8 @@ def _estimate(
 def _cpu_seconds(parts: dict[str, float], costs: dict[str, dict[str, float]]) -> dict[str, float]:
     """Processor time by part.
 
-    Engines that are programs of their own report their time with each result; those inside our processes
-    are in the time of the steps as well. The larger number is the whole.
+    Engines that are programs of their own report their time with each result; those inside our
+    processes are in the time of the steps as well. The larger number is the whole.
     """
     seconds = dict(parts)
     reported = {purpose: costs.get(purpose, {}).get("cpu_seconds", 0.0) for purpose in PURPOSES}

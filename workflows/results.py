@@ -1,4 +1,4 @@
-"""The hull of a campaign: which structures are stable, by the energies of their DFT relaxations alone."""
+"""The hull of a campaign: which structures are stable, by energies of DFT relaxations alone."""
 
 from __future__ import annotations
 
@@ -8,106 +8,20 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import spglib
-from ase.data import atomic_masses, chemical_symbols
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import DFTDocument
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray
 from hullscreen.workflows.hull import Hull, convex_hull
+from hullscreen.workflows.hull_entries import Entry, stored_energy
 from hullscreen.workflows.same_basin import same_crystal
 from hullscreen.workflows.screening import TIE
 
-# What a relaxation to 0.01 eV/Å and 0.1 GPa leaves of a displacement is about 0.01 Å in a soft crystal, and
-# distortions that matter are larger than this.
-SYMPREC_ANGSTROM = 0.05
-GRAMS_PER_CM3 = 1.66053906660
-# Screened structures further above the hull than this many of its depths are outside a picture, eV/atom.
+# Screened structures further above the hull than so many of its depths, and than so many eV/atom,
+# are outside a picture.
 SHOWN_DEPTHS = 1.6
 SHOWN_AT_LEAST = 0.1
-# The last number of each crystal system (International Tables for Crystallography, volume A).
-CRYSTAL_SYSTEMS = (
-    (2, "Triclinic"),
-    (15, "Monoclinic"),
-    (74, "Orthorhombic"),
-    (142, "Tetragonal"),
-    (167, "Trigonal"),
-    (194, "Hexagonal"),
-    (230, "Cubic"),
-)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A structure that DFT has relaxed.
-
-    Attributes
-    ----------
-    structure_index, prototype
-        Place in the pool, and the prototype it began as.
-    counts
-        Atoms of each of the campaign's elements.
-    formation_energy_per_atom, energy_above_hull
-        In eV/atom, relative to the DFT-relaxed elements and to the hull of all entries.
-    is_stable
-        Whether it lies on the hull.
-    result
-        Geometry in Å, energy in eV, forces in eV/Å and stress in eV/Å³ (ASE's sign).
-    """
-
-    structure_index: int
-    prototype: str
-    formula_pretty: str
-    counts: tuple[int, ...]
-    formation_energy_per_atom: float
-    energy_above_hull: float
-    is_stable: bool
-    result: DFTDocument
-
-    @property
-    def nsites(self) -> int:
-        """Atoms in the cell."""
-        return len(self.result.numbers)
-
-    @property
-    def energy_per_atom(self) -> float:
-        """Total energy in eV/atom, from DFT."""
-        return _energy(self.result) / self.nsites
-
-    @property
-    def symbols(self) -> list[str]:
-        """Element of each atom."""
-        return [chemical_symbols[z] for z in self.result.numbers]
-
-    @property
-    def volume(self) -> float:
-        """Volume of the cell in Å³."""
-        return abs(float(np.linalg.det(self.result.geometry.cell)))
-
-    @property
-    def density(self) -> float:
-        """In g/cm³."""
-        mass = float(atomic_masses[list(self.result.numbers)].sum())
-        return mass / self.volume * GRAMS_PER_CM3
-
-    @cached_property
-    def symmetry(self) -> dict[str, Any]:
-        """Space group within `SYMPREC_ANGSTROM`: symbol, number, crystal system."""
-        cell, positions = self.result.geometry.cell, self.result.geometry.positions
-        fractional = np.linalg.solve(cell.T, positions.T).T
-        found = spglib.get_symmetry_dataset(
-            (cell, fractional, list(self.result.numbers)), symprec=SYMPREC_ANGSTROM
-        )
-        # A lattice that spglib cannot make sense of has at least the translations.
-        symbol, number = (found.international, int(found.number)) if found else ("P1", 1)
-        system = next(name for last, name in CRYSTAL_SYSTEMS if number <= last)
-        return {
-            "symbol": symbol,
-            "number": number,
-            "crystal_system": system,
-            "symprec": SYMPREC_ANGSTROM,
-        }
 
 
 @dataclass(frozen=True)
@@ -123,7 +37,8 @@ class HullResult:
     n_pending
         Structures that are chosen for DFT relaxation and still wait for it.
     failed
-        Those that DFT could not relax: ``structure_index``, ``formula_pretty``, ``prototype``, ``reason``.
+        Those that DFT could not relax: ``structure_index``, ``formula_pretty``, ``prototype``,
+        ``reason``.
     entries
         Stable ones first, then by their energy above the hull.
     hull
@@ -152,7 +67,7 @@ class HullResult:
 
     @cached_property
     def ties(self) -> list[Entry]:
-        """Entries within 0.5 meV/atom of the hull beside the stable ones: DFT hardly tells them apart."""
+        """The other entries within 0.5 meV/atom of the hull: DFT hardly tells them apart."""
         stable = {entry.structure_index for entry in self.stable}
         return [
             entry
@@ -231,7 +146,7 @@ class HullResult:
         }
 
     def to_dict(self, *, everything: bool = False) -> dict[str, Any]:
-        """The hull as one JSON document: ``stable``, ``ties``, and ``unstable`` if everything is wanted."""
+        """The hull as one JSON document; ``unstable`` is in it if everything is wanted."""
         document: dict[str, Any] = {
             "campaign": self.campaign,
             "chemsys": self.chemsys,
@@ -312,9 +227,9 @@ def screened_background(store: CampaignStore, result: HullResult) -> tuple[Float
 
     Returns
     -------
-    Fractions (n, n_elements) and energies (n,) in eV/atom: the hull's, and on top the height above the hull
-    at which the structure was dropped, so that errors of a potential's elements cancel. What lies far above
-    the hull is left out.
+    Fractions (n, n_elements) and energies (n,) in eV/atom: the hull's, and on top the height above
+    the hull at which the structure was dropped, so that errors of a potential's elements cancel.
+    What lies far above the hull is left out.
     """
     depth = -float(result.hull.formation_energies.min(initial=0.0))
     highest = max(SHOWN_DEPTHS * depth, SHOWN_AT_LEAST)
@@ -335,7 +250,7 @@ def _entries(
 ) -> tuple[tuple[Entry, ...], Hull]:
     keyed = [results[document["final"]["key"]] for document in done]
     fractions = _fractions([document["counts"] for document in done])
-    energies = np.array([_energy(result) / len(result.numbers) for result in keyed])
+    energies = np.array([stored_energy(result) / len(result.numbers) for result in keyed])
     above = convex_hull(fractions, energies).energies_above_hull
     order = np.argsort(above, kind="stable")
     hull = convex_hull(fractions[order], energies[order])
@@ -370,12 +285,12 @@ def _require_elements(
     if reasons:
         why = f"it failed: {reasons[0]}"
     elif n_pending:
-        why = f"{n_pending} DFT relaxations are still to come; `hullscreen status` shows how far it is"
+        why = f"{n_pending} DFT relaxations are still to come; see `hullscreen status`"
     else:
-        why = "it is still screening; `hullscreen status` shows how far it is"
+        why = "it is still screening; see `hullscreen status`"
     raise CampaignError(
-        f"campaign {name!r} has no hull yet, for no structure of pure {' or '.join(missing)} is relaxed "
-        f"with DFT: {why}"
+        f"campaign {name!r} has no hull yet, for no structure of pure {' or '.join(missing)} is "
+        f"relaxed with DFT: {why}"
     )
 
 
@@ -383,9 +298,3 @@ def _fractions(counts: Sequence[Sequence[int]]) -> FloatArray:
     atoms = np.array(counts, dtype=np.float64)
     fractions: FloatArray = atoms / atoms.sum(axis=1, keepdims=True)
     return fractions
-
-
-def _energy(result: DFTDocument) -> float:
-    if result.energy is None:
-        raise CampaignError(f"the DFT result {result.key} is stored as done but has no energy")
-    return result.energy

@@ -10,7 +10,8 @@ from pymatgen.core import Composition
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.potentials.errors import InputError
-from hullscreen.workflows.results import Entry, HullResult
+from hullscreen.workflows.hull_entries import Entry
+from hullscreen.workflows.results import HullResult
 
 # Whose energy a height above the hull is, by the stage that dropped the structure.
 HEIGHT_SOURCES = {1: "MTP of screen 1", 2: "MTP of screen 2", 3: "DFT single point"}
@@ -68,7 +69,7 @@ class Found:
 def search(
     store: CampaignStore, result: HullResult | None, wanted: Wanted, *, limit: int = 0
 ) -> Found:
-    """Structures that match: DFT-relaxed ones first, then by height above the hull where it is known.
+    """Structures that match: DFT-relaxed ones first, then by their height above the hull.
 
     Parameters
     ----------

@@ -13,7 +13,8 @@ from hullscreen.launch.options import database_option, directory_argument
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hullscreen.workflows.results import Entry, HullResult
+    from hullscreen.workflows.hull_entries import Entry
+    from hullscreen.workflows.results import HullResult
 
 FORMATS = ("cif", "poscar", "extxyz", "entries", "json")
 SUFFIXES = {"cif": ".cif", "poscar": ".vasp"}
@@ -45,7 +46,10 @@ Examples:
     help="Directory for cif and poscar, file for the others.",
 )
 @click.option(
-    "--all", "everything", is_flag=True, help="Every structure that DFT relaxed, not only stable ones."
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Every structure that DFT relaxed, not only stable ones.",
 )
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @database_option

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hullscreen.database.campaign_store import CampaignStore
-    from hullscreen.workflows.results import Entry, HullResult
+    from hullscreen.workflows.hull_entries import Entry
+    from hullscreen.workflows.results import HullResult
 
 EPILOG = """
 \b
@@ -33,7 +34,10 @@ Examples:
     help="Draw the hull into FILE, which ends in .png or .svg.",
 )
 @click.option(
-    "--all", "everything", is_flag=True, help="Every structure that DFT relaxed, not only stable ones."
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Every structure that DFT relaxed, not only stable ones.",
 )
 @database_option
 @json_option
@@ -88,7 +92,8 @@ def show_hull(result: HullResult, *, everything: bool = False) -> None:
         print_table(
             console,
             "Ties, within 0.5 meV/atom of the hull",
-            ["formula", "prototype", "space group", "atoms>", "above hull\nmeV/atom>", "number>", ""],
+            ["formula", "prototype", "space group", "atoms>", "above hull\nmeV/atom>", "number>",
+             ""],
             [
                 (e.formula_pretty, e.prototype, e.symmetry["symbol"], e.nsites,
                  f"{1e3 * e.energy_above_hull:.3f}", e.structure_index, _tie(result, e))
@@ -113,8 +118,9 @@ def show_hull(result: HullResult, *, everything: bool = False) -> None:
     if result.failed:
         first = result.failed[0]
         console.print(
-            f"DFT could not relax {_plural(len(result.failed), 'structure')}, which the hull lacks; the "
-            f"first, {first['formula_pretty']} number {first['structure_index']}: {first['reason']}"
+            f"DFT could not relax {_plural(len(result.failed), 'structure')}, and the hull lacks "
+            f"them; the first, {first['formula_pretty']} number {first['structure_index']}: "
+            f"{first['reason']}"
         )
 
 

@@ -78,7 +78,9 @@ def command(
     from hullscreen.workflows.results import final_hull
     from hullscreen.workflows.structure_search import Wanted, search
 
-    wanted = Wanted(formula, number, max_energy_above_hull, STAGES[stage] if stage else None, stable)
+    wanted = Wanted(
+        formula, number, max_energy_above_hull, STAGES[stage] if stage else None, stable
+    )
     with open_started(directory, database_uri) as session:
         try:
             result = final_hull(session.store)
@@ -133,19 +135,21 @@ def _energy(value: float | None) -> str | None:
 
 
 def _fate(row: dict[str, Any]) -> str:
-    dropped, dft, mtp = row["dropped"], row["dft"] or {}, row["mtp"]
     if row["is_stable"]:
         return "stable"
-    if dft.get("state") == "done":
-        return "relaxed with DFT"
-    if dft.get("state") == "failed":
-        return f"DFT failed: {dft['reason']}"
-    if dropped and "same_as" in dropped:
-        return f"the same as number {dropped['same_as']}"
-    if dropped and "outcome" in dropped:
-        return f"not converged: {dropped['outcome'].replace('_', ' ')}"
-    if dropped:
-        return f"dropped, {STAGE_NAMES[dropped['stage']]}"
-    if mtp is None:
+    if row["dft"]:
+        failed = row["dft"]["state"] != "done"
+        return f"DFT failed: {row['dft']['reason']}" if failed else "relaxed with DFT"
+    if row["dropped"]:
+        return _dropped(row["dropped"])
+    if row["mtp"] is None:
         return "not relaxed yet"
-    return f"in {row['stage']}, {mtp['outcome'].replace('_', ' ')}"
+    return f"in {row['stage']}, {row['mtp']['outcome'].replace('_', ' ')}"
+
+
+def _dropped(dropped: dict[str, Any]) -> str:
+    if "same_as" in dropped:
+        return f"the same as number {dropped['same_as']}"
+    if "outcome" in dropped:
+        return f"not converged: {dropped['outcome'].replace('_', ' ')}"
+    return f"dropped, {STAGE_NAMES[dropped['stage']]}"

@@ -97,7 +97,9 @@ def _show_funnel(console: Console, report: dict[str, Any]) -> None:
         outcomes = {name.replace("_", " "): n for name, n in report["outcomes"][key].items()}
         rows.append(("  relaxed", sum(outcomes.values()), _listed(outcomes)))
         rows += [("  dropped", n, reason) for reason, n in stage["dropped"].items()]
-        rows.append(("  kept", stage["kept"], "" if stage["kept"] is not None else "not decided yet"))
+        rows.append(
+            ("  kept", stage["kept"], "" if stage["kept"] is not None else "not decided yet")
+        )
     final = funnel["final"]
     if final["entered"] is not None:
         rows.append(("final", final["entered"], ""))

@@ -105,8 +105,12 @@ def _next(status: dict[str, Any], directory: Path) -> str:
     if status["finished"]:
         return f"The hull: hullscreen hull {directory}"
     at_work = any(
-        counts.get(state) for counts in status["fireworks"].values() for state in ("RUNNING", "RESERVED")
+        counts.get(state)
+        for counts in status["fireworks"].values()
+        for state in ("RUNNING", "RESERVED")
     )
-    if at_work:
+    if at_work and status["stage"] == "final":
         return f"Workers are at it; the hull so far: hullscreen hull {directory}"
+    if at_work:
+        return "Workers are at it."
     return f"No worker is at it: hullscreen run {directory} continues"

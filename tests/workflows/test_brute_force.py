@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import os
+import subprocess
 import sys
 import uuid
 from collections import Counter
@@ -18,9 +20,7 @@ from hullscreen.launch.settings import from_tables
 from hullscreen.potentials.errors import CampaignError, CompositionError, DFTError
 from hullscreen.potentials.structures import join
 from hullscreen.workflows.brute_force import (
-    Phases,
     campaign_to_compare,
-    compare,
     fate,
     finished_hull,
     reference_phases,
@@ -30,6 +30,7 @@ from hullscreen.workflows.brute_force import (
 from hullscreen.workflows.campaign import Campaign, add_prototypes, register
 from hullscreen.workflows.dft_jobs import RELAXATION
 from hullscreen.workflows.flows import prepare_launchpad, submit_campaign
+from hullscreen.workflows.hull_comparison import Phases, compare
 from hullscreen.workflows.reference_relaxations import pool_of, relax_pool
 from hullscreen.workflows.worker import launchpad_on
 
@@ -499,3 +500,16 @@ def test_documents_come_back_as_they_went(mongo):
     store.save_reference_relaxations([dataclasses.replace(one, state="done", energy=-1.0)])
     store.save_reference_relaxations([one])
     assert store.reference_relaxations(["k"])["k"].energy == -1.0
+
+
+def test_a_worker_starts_without_heavy_packages():
+    program = "import hullscreen.workflows.reference_worker, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"numba", "pymatgen", "pymongo", "fireworks"}

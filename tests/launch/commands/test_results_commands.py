@@ -1,0 +1,372 @@
+"""hull, query, export, report, status: what they print, write and refuse."""
+
+import json
+import re
+
+import ase.io
+import matplotlib.image
+import pytest
+from ase.calculators.emt import EMT
+from monty.serialization import loadfn
+from pymatgen.analysis.phase_diagram import PhaseDiagram
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Structure
+from pymatgen.io.ase import AseAtomsAdaptor
+
+from hullscreen.database.connection import URI_VARIABLE
+from hullscreen.launch.command_line import main
+from hullscreen.launch.result_tables import duration
+
+# Positions in extended XYZ have eight decimals; forces of 0.01 eV/Å make this of 1e-8 Å, in eV.
+EXTXYZ_ENERGY = 1e-8
+
+
+@pytest.fixture
+def call(capsys):
+    """Function that runs a command: exit code, standard output, standard error."""
+
+    def run(*words):
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def call_json(call):
+    """Function that runs a command with --json and returns its document."""
+
+    def run(*words):
+        code, out, err = call(*words, "--json")
+        assert (code, err) == (0, "")
+        assert out.count("\n") == 1
+        return json.loads(out)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def directory(small_campaign):
+    return small_campaign.directory
+
+
+@pytest.fixture
+def unfinished(directory, copied_campaign, mongo, tmp_path):
+    """Directory of the campaign before its last DFT relaxation, that of a compound."""
+    text = (directory / "hullscreen.toml").read_text()
+    copy = tmp_path / "unfinished"
+    copy.mkdir()
+    (copy / "hullscreen.toml").write_text(
+        re.sub(r'(?m)^name = "test_.*"', f'name = "{mongo.name}"', text)
+    )
+    copied_campaign.set_campaign(finished=False)
+    compound = mongo.database.structures.find_one(
+        {"final": {"$exists": True}, "formula_pretty": {"$nin": ["Cu", "Pd"]}}
+    )
+    mongo.database.structures.update_one({"index": compound["index"]}, {"$unset": {"final": ""}})
+    return copy
+
+
+# hull
+
+
+def test_hull_as_json(directory, call_json):
+    hull = call_json("hull", directory)
+    assert hull["chemsys"] == "Cu-Pd"
+    assert hull["finished"] is True
+    assert {"stable", "ties"} <= set(hull)
+    assert "unstable" not in hull
+    for phase in hull["stable"]:
+        assert {
+            "formula_pretty", "energy_per_atom", "formation_energy_per_atom", "nsites",
+            "energy_above_hull", "is_stable", "decomposes_to",
+        } <= set(phase)  # fmt: skip
+        assert phase["energy_above_hull"] == 0
+        assert phase["is_stable"] is True
+    formation = {p["formula_pretty"]: p["formation_energy_per_atom"] for p in hull["stable"]}
+    assert formation["Cu"] == formation["Pd"] == 0
+    assert all(energy < 0 for formula, energy in formation.items() if formula not in {"Cu", "Pd"})
+    everything = call_json("hull", directory, "--all")
+    n = sum(len(everything[key]) for key in ("stable", "ties", "unstable"))
+    assert n == everything["n_dft_relaxed"]
+
+
+def test_hull_as_a_table(directory, call, call_json):
+    code, out, err = call("hull", directory)
+    assert (code, err) == (0, "")
+    stable = call_json("hull", directory)["stable"]
+    assert out.startswith(f"Cu–Pd: {len(stable)} stable phases")
+    assert "provisional" not in out
+    rows = [line.split() for line in out.splitlines()[4 : 4 + len(stable)]]
+    for row, phase in zip(rows, stable, strict=True):
+        assert row[0] == phase["formula_pretty"]
+        assert row[1] == phase["prototype"]
+        assert row[2] == phase["symmetry"]["symbol"]
+        assert float(row[4]) == pytest.approx(phase["formation_energy_per_atom"], abs=5e-5)
+        assert int(row[-1]) == phase["structure_index"]
+
+
+def test_an_unfinished_hull_is_called_provisional(unfinished, call, call_json):
+    code, out, _ = call("hull", unfinished, "--all")
+    assert code == 0
+    assert "provisional: the campaign goes on" in out
+    assert "1 more structures wait" in out
+    assert call_json("hull", unfinished)["finished"] is False
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_hull_draws_a_picture(directory, call, tmp_path, suffix):
+    path = tmp_path / f"hull.{suffix}"
+    code, out, err = call("hull", directory, "--picture", path)
+    assert (code, err) == (0, "")
+    assert f"The picture is in {path}." in out
+    if suffix == "png":
+        pixels = matplotlib.image.imread(path)
+        assert pixels.shape[:2] == (960, 1440)
+        # Something is drawn: neither white nor grey.
+        assert (pixels[..., :3].max(axis=-1) - pixels[..., :3].min(axis=-1) > 0.3).mean() > 0.001
+    else:
+        assert path.read_text().startswith("<?xml")
+
+
+def test_a_picture_does_not_spoil_the_json(directory, call_json, tmp_path):
+    assert call_json("hull", directory, "--picture", tmp_path / "hull.png")["stable"]
+    assert (tmp_path / "hull.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("hull.gif", "should end in .png or .svg"), ("no/hull.png", "make it first")],
+)
+def test_a_picture_that_cannot_be(directory, call, tmp_path, name, sentence):
+    code, out, err = call("hull", directory, "--picture", tmp_path / name)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+# query
+
+
+def test_query(directory, call, call_json, small_campaign):
+    found = call_json("query", directory, "--limit", "0")
+    assert found["total"] == len(found["structures"]) == small_campaign.store.count()
+    some = call_json("query", directory, "--formula", "Pd2Cu", "--max-energy-above-hull", "0.05")
+    assert 0 < some["total"] < found["total"]
+    code, out, _ = call("query", directory, "--limit", 3)
+    assert code == 0
+    assert out.startswith(f"{found['total']} structures, 3 of them shown")
+    assert "`--limit 0` shows all." in out
+    stable = call_json("hull", directory)["stable"]
+    _, out, _ = call("query", directory, "--stable")
+    assert len(re.findall(r"\bstable\b", out)) == len(stable)
+
+
+def test_query_says_why_something_was_dropped(directory, call, call_json):
+    rows = call_json("query", directory, "--limit", "0")["structures"]
+    dropped = next(row for row in rows if row["dropped"])
+    one = call_json("query", directory, "--number", dropped["structure_index"])
+    assert one["structures"] == [dropped]
+    assert one["structures"][0]["dropped"]["reason"]
+    _, out, _ = call("query", directory, "--number", dropped["structure_index"])
+    assert "dropped" in out or "the same as" in out
+
+
+def test_query_finds_nothing(directory, call):
+    assert call("query", directory, "--number", 10**6) == (0, "No structure matches.\n", "")
+
+
+def test_query_refuses_a_formula_of_others(directory, call):
+    code, out, err = call("query", directory, "--formula", "NiPd")
+    assert (code, out) == (2, "")
+    assert "expected one of Cu, Pd" in err
+
+
+# export
+
+
+@pytest.mark.parametrize("form", ["cif", "poscar"])
+def test_exported_files_hold_the_structures(directory, call, call_json, tmp_path, form):
+    code, out, err = call("export", directory, "--format", form, "--output", tmp_path / "out")
+    assert (code, out) == (0, "")
+    stable = {phase["structure_index"]: phase for phase in call_json("hull", directory)["stable"]}
+    assert f"{len(stable)} structures are in" in err
+    files = list((tmp_path / "out").iterdir())
+    assert len(files) == len(stable)
+    for path in files:
+        assert re.fullmatch(r"[A-Za-z0-9.+_-]+\.(cif|vasp)", path.name)
+        phase = stable[int(path.stem.rpartition("_")[2])]
+        cell = phase["structure"]
+        expected = Structure(
+            cell["cell"], cell["species"], cell["positions"], coords_are_cartesian=True
+        )
+        atoms = ase.io.read(path, format="cif" if form == "cif" else "vasp")
+        read = AseAtomsAdaptor.get_structure(atoms)
+        # Ten digits are written; the lattices may be turned against each other.
+        matcher = StructureMatcher(ltol=1e-6, stol=1e-6, angle_tol=1e-4, scale=False)
+        assert matcher.fit(read, expected)
+
+
+def test_extxyz_holds_energies_of_its_structures(directory, call, call_json, tmp_path):
+    path = tmp_path / "all.extxyz"
+    assert call("export", directory, "--format", "extxyz", "--output", path, "--all")[0] == 0
+    frames = ase.io.read(path, index=":")
+    assert len(frames) == call_json("hull", directory)["n_dft_relaxed"]
+    for frame in frames:
+        energy = frame.get_potential_energy()
+        stress = frame.get_stress(voigt=False)
+        frame.calc = EMT()
+        assert frame.get_potential_energy() == pytest.approx(energy, abs=EXTXYZ_ENERGY)
+        assert frame.get_stress(voigt=False) == pytest.approx(stress, abs=1e-8)
+        assert "formation_energy_per_atom" in frame.info
+
+
+def test_entries_make_the_same_hull_in_pymatgen(directory, call, call_json, tmp_path):
+    path = tmp_path / "entries.json"
+    assert call("export", directory, "--format", "entries", "-o", path, "--all")[0] == 0
+    diagram = PhaseDiagram(loadfn(path))
+    hull = call_json("hull", directory)
+    expected = {p["formula_pretty"]: p["formation_energy_per_atom"] for p in hull["stable"]}
+    found = {
+        entry.composition.reduced_formula: diagram.get_form_energy_per_atom(entry)
+        for entry in diagram.stable_entries
+    }
+    # Sums in another order, eV/atom.
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_json_is_that_of_hull(directory, call, call_json, tmp_path):
+    path = tmp_path / "hull.json"
+    assert call("export", directory, "--format", "json", "-o", path)[0] == 0
+    assert json.loads(path.read_text()) == call_json("hull", directory)
+
+
+def test_files_are_not_overwritten_unasked(directory, call, tmp_path):
+    path = tmp_path / "hull.json"
+    path.write_text("mine")
+    words = ("export", directory, "--format", "json", "--output", path)
+    code, _, err = call(*words)
+    assert code == 2
+    assert "exists; --force replaces" in err
+    assert path.read_text() == "mine"
+    assert call(*words, "--force")[0] == 0
+    assert path.read_text() != "mine"
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "sentence"),
+    [
+        ("json", ".", "is a directory"),
+        ("cif", "a-file", "is a file"),
+        ("entries", "no/entries.json", "make it first"),
+    ],
+)
+def test_outputs_that_do_not_fit_the_format(directory, call, tmp_path, form, name, sentence):
+    (tmp_path / "a-file").write_text("")
+    code, out, err = call("export", directory, "--format", form, "--output", tmp_path / name)
+    assert (code, out) == (2, "")
+    assert sentence in err
+
+
+# report and status
+
+
+def test_report_as_json(directory, call_json):
+    report = call_json("report", directory)
+    assert {"funnel", "sigma", "dft_evaluations", "cpu_seconds", "outcomes"} <= set(report)
+    assert report["dft_evaluations"]["total"] > 0
+    assert report["wall_seconds"]["working"] > 0
+
+
+def test_report_as_tables(directory, call, call_json):
+    code, out, err = call("report", directory)
+    assert (code, err) == (0, "")
+    report = call_json("report", directory)
+    assert out.startswith("cu-pd (Cu–Pd, EMT): finished after ")
+    for reason in report["funnel"]["screen_1"]["dropped"]:
+        assert reason in out
+    sigma = report["sigma"]["screen_2"]
+    assert f"{sigma['sigma_mev_per_atom']:.2f} ± {sigma['uncertainty_mev_per_atom']:.2f}" in out
+    total = re.search(r"^total +([\d,]+) +([\d,]+)", out, flags=re.MULTILINE)
+    assert int(total[2].replace(",", "")) == report["dft_evaluations"]["total"]
+    assert "structures per CPU second" in out
+
+
+def test_report_of_an_unfinished_campaign(unfinished, call):
+    code, out, _ = call("report", unfinished)
+    assert code == 0
+    assert "not finished" in out
+    assert re.search(r"to come +1\b", out)
+
+
+def test_status(directory, unfinished, call, call_json):
+    _, out, _ = call("status", directory)
+    assert out.startswith("cu-pd (Cu–Pd): finished\n")
+    assert f"hullscreen hull {directory}" in out
+    assert call_json("status", directory)["finished"] is True
+    _, out, _ = call("status", unfinished)
+    assert "DFT relaxations of what may be stable" in out
+    relaxations = call_json("status", unfinished)["progress"]["dft_relaxations"]
+    assert relaxations["done"] == relaxations["total"] - 1
+    assert f"hullscreen run {unfinished} continues" in out
+
+
+def test_status_shows_failures(unfinished, mongo, call):
+    step = mongo.database.fireworks.find_one({"spec._category": "dft", "launches": {"$ne": []}})
+    trace = "Traceback (most recent call last):\n  File ...\nhullscreen.errors.DFTError: no scf\n"
+    mongo.database.fireworks.update_one({"_id": step["_id"]}, {"$set": {"state": "FIZZLED"}})
+    mongo.database.launches.update_one(
+        {"launch_id": step["launches"][-1]},
+        {"$set": {"action.stored_data._exception": {"_stacktrace": trace, "_details": None}}},
+    )
+    _, out, _ = call("status", unfinished)
+    assert f"  {step['fw_id']}  {step['name']}: no scf\n" in out
+    assert "lpad rerun_fws" in out
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["hull"], ["query"], ["report"], ["status"], ["export", "--format", "json", "-o", "x"]],
+)
+def test_a_campaign_that_was_not_started(tmp_path, monkeypatch, call, words):
+    monkeypatch.delenv(URI_VARIABLE, raising=False)
+    (tmp_path / "hullscreen.toml").write_text('[campaign]\nname = "a"\nelements = ["Cu", "Pd"]\n')
+    code, out, err = call(words[0], tmp_path, *words[1:])
+    assert (code, out) == (6, "")
+    assert err == (
+        f"hullscreen: campaign 'a' has not been started; `hullscreen run {tmp_path}` starts it\n"
+    )
+    # No server was started for that.
+    assert not (tmp_path / "database").exists()
+
+
+def test_a_campaign_that_the_given_server_does_not_know(tmp_path, mongo, call):
+    (tmp_path / "hullscreen.toml").write_text(
+        f'[campaign]\nname = "a"\nelements = ["Cu", "Pd"]\n[database]\nname = "{mongo.name}"\n'
+    )
+    code, _, err = call("status", tmp_path, "--db", mongo.uri)
+    assert code == 6
+    assert "has not been started" in err
+
+
+def test_a_hull_without_an_element(unfinished, mongo, call):
+    mongo.database.structures.update_many({"formula_pretty": "Cu"}, {"$unset": {"final": ""}})
+    for words in (["hull"], ["hull", "--json"], ["query", "--stable"]):
+        code, out, err = call(words[0], unfinished, *words[1:])
+        assert (code, out) == (6, "")
+        assert "no structure of pure Cu is relaxed with DFT" in err
+        assert err.count("\n") == 1
+    assert call("query", unfinished)[0] == 0
+    assert call("report", unfinished)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.21, "3.2 s"), (250, "4 min 10 s"), (7500, "2 h 05 min"), (273600, "3 d 4 h")],
+)
+def test_durations_are_what_a_person_says(seconds, text):
+    assert duration(seconds) == text
