@@ -71,16 +71,25 @@ def run(session: Session, board: Board, n_workers: int) -> None:
     """
     with _only_one(session.directory):
         campaign, launchpad = prepare(session)
-        if session.store.campaign()["finished"] and recovery.is_idle(launchpad, campaign):
+        if _is_done(session, launchpad):
             return
-        session.store.set_campaign(finished=False)
         recovery.unlock(launchpad, campaign)
         recovery.release_lost(launchpad, campaign)
         recovery.retry_failed(launchpad, campaign, all_steps=True)
         recovery.resubmit(launchpad, campaign)
         submit_campaign(launchpad, campaign)
-        with _Workers(session, n_workers) as workers:
+        with _Workers(session, launchpad, n_workers) as workers:
             _watch(session, campaign, launchpad, board, workers)
+
+
+def _is_done(session: Session, launchpad: LaunchPad) -> bool:
+    """Whether the hull is there, and no step that a user lets run once more is left."""
+    if not session.store.campaign()["finished"]:
+        return False
+    try:
+        return recovery.is_idle(launchpad, session.store)
+    except SERVER_AWAY:
+        return False
 
 
 def _watch(
@@ -89,20 +98,21 @@ def _watch(
     """Show progress and mend what breaks, until the campaign is finished or cannot go on."""
     progress = _Progress(session, board)
     idle_since: float | None = None
-    while not session.store.campaign()["finished"]:
+    while not _is_done(session, launchpad):
         progress.show()
         try:
             if workers.restart_ended():
                 recovery.release_lost(launchpad, campaign)
             recovery.retry_failed(launchpad, campaign, all_steps=False)
-            idle = recovery.is_idle(launchpad, campaign)
+            idle = recovery.is_idle(launchpad, session.store)
         except SERVER_AWAY:
             idle = False
         now = time.monotonic()
         idle_since = (idle_since or now) if idle else None
         if idle_since is not None and now - idle_since > PATIENCE_S:
+            recovery.release_lost(launchpad, campaign)
             recovery.resubmit(launchpad, campaign)
-            if recovery.is_idle(launchpad, campaign):
+            if recovery.is_idle(launchpad, session.store):
                 raise _stuck(launchpad, campaign)
         time.sleep(POLL_S)
     progress.show()
@@ -149,6 +159,7 @@ class _Workers:
     """The processes that do the work; they end with this one, however it ends."""
 
     session: Session
+    launchpad: LaunchPad
     n_workers: int
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     restarts: int = 0
@@ -174,7 +185,7 @@ class _Workers:
     def restart_ended(self) -> bool:
         """Start workers anew that ended before the campaign did; says whether any had."""
         ended = [n for n, process in enumerate(self.processes) if process.poll() is not None]
-        if not ended or self.session.store.campaign()["finished"]:
+        if not ended or _is_done(self.session, self.launchpad):
             return False
         last = self.session.store.last_round()
         if last is not None and last.number != self.last_round:

@@ -36,6 +36,11 @@ def atoms_of(
     return Atoms([elements[k] for k in species], positions=positions, cell=cell, pbc=True)
 
 
+def relaxation_kind(force_tolerance: float, stress_tolerance: float) -> str:
+    """What a relaxation to these tolerances (eV/Å, eV/Å³) computes, for its key."""
+    return f"{RELAXATION}:{force_tolerance:.6g}:{stress_tolerance:.6g}"
+
+
 @dataclass
 class DFTJobs:
     """An engine whose results are looked up in the database first and stored there.
@@ -60,7 +65,10 @@ class DFTJobs:
         self.fingerprint = self.engine.fingerprint()
 
     def key(self, atoms: Atoms, kind: str) -> str:
-        """Key of a calculation: the structure, all that changes energies, and what is computed."""
+        """Key of a calculation: the structure, all that changes energies, and what is computed.
+
+        ``kind`` is ``single_point``, or `relaxation_kind` with where a relaxation ends.
+        """
         text = f"{kind}:{self.fingerprint}:{structure_key(atoms)}"
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -112,9 +120,10 @@ class DFTJobs:
             return result
 
         memory = _Memory(self, structure_index)
+        kind = relaxation_kind(force_tolerance, stress_tolerance)
         with remembering_evaluations(self.engine, memory) as stores_evaluations:
             return self._stored_or_computed(
-                RELAXATION, atoms, structure_index, relaxed, counted=not stores_evaluations
+                kind, atoms, structure_index, relaxed, counted=not stores_evaluations
             )
 
     def _stored_or_computed(
@@ -162,7 +171,7 @@ class DFTJobs:
             result["forces"] = result["forces"][order]
         document = DFTDocument(
             key=self.key(atoms, kind),
-            kind=kind,
+            kind=kind.partition(":")[0],
             campaign=self.store.name,
             purpose=self.purpose,
             structure_index=structure_index,

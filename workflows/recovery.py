@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Any
 
 from fireworks import LaunchPad
 
+from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.server_files import process_start
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.flows import DFT, submit_campaign, submit_round
@@ -31,6 +34,8 @@ PASSING = (
     "LockedWorkflowError",
     "errors.DatabaseError",
 )
+# Workflows are locked for milliseconds; who holds a lock for this long is gone.
+LOCK_PATIENCE_S = 15.0
 # A DFT job that could not begin because its engine was missing is tried again when the campaign is.
 ENGINE_MISSING = "EngineMissingError"
 
@@ -41,7 +46,7 @@ class Failure:
 
     Attributes
     ----------
-    fw_id, name, category
+    fw_id, name, category, round
         Of the Firework.
     reason
         The exception and its sentence.
@@ -50,6 +55,7 @@ class Failure:
     fw_id: int
     name: str
     category: str
+    round: int
     reason: str
 
 
@@ -69,6 +75,7 @@ def is_gone(name: str) -> bool:
 
 def release_lost(launchpad: LaunchPad, campaign: Campaign) -> int:
     """Make Fireworks of workers that are gone ready again, and say how many there were."""
+    _resynchronise(launchpad, campaign)
     lost = []
     query = {"spec.campaign": campaign.store.name, "state": {"$in": ["RESERVED", "RUNNING"]}}
     for firework in launchpad.fireworks.find(query, {"fw_id": 1, "launches": 1}):
@@ -77,8 +84,44 @@ def release_lost(launchpad: LaunchPad, campaign: Campaign) -> int:
         if launch is None or is_gone(launch["fworker"]["name"]):
             lost.append(firework["fw_id"])
     for fw_id in lost:
+        _wait_for_lock(launchpad, fw_id)
         launchpad.rerun_fw(fw_id)
     return len(lost)
+
+
+def _resynchronise(launchpad: LaunchPad, campaign: Campaign) -> None:
+    """Make workflows agree with their Fireworks where a worker was killed between writing both.
+
+    FireWorks keeps states twice, and looks at the workflow's to see whether a Firework may begin.
+    """
+    query = {"metadata.campaign": campaign.store.name, "state": {"$ne": "COMPLETED"}}
+    fields = {"nodes": 1, "fw_states": 1, "parent_links": 1}
+    for workflow in list(launchpad.workflows.find(query, fields)):
+        states = {
+            firework["fw_id"]: firework["state"]
+            for firework in launchpad.fireworks.find(
+                {"fw_id": {"$in": workflow["nodes"]}}, {"fw_id": 1, "state": 1}
+            )
+        }
+        if states == {int(fw_id): state for fw_id, state in workflow["fw_states"].items()}:
+            continue
+        _wait_for_lock(launchpad, workflow["nodes"][0])
+        parents = {fw_id: workflow["parent_links"].get(str(fw_id), []) for fw_id in states}
+        for fw_id in TopologicalSorter(parents).static_order():
+            # What a worker is just taking is its own; of lost ones the state is changed anyway.
+            if states[fw_id] != "RESERVED":
+                launchpad._refresh_wf(fw_id)  # noqa: SLF001 - as `lpad refresh_wf` does
+
+
+def _wait_for_lock(launchpad: LaunchPad, fw_id: int) -> None:
+    """Wait until a workflow is not locked, or take off a lock whose holder is gone."""
+    query = {"nodes": fw_id, "locked": True}
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while launchpad.workflows.find_one(query, {"_id": 1}) is not None:
+        if time.monotonic() >= deadline:
+            launchpad.workflows.update_one(query, {"$unset": {"locked": ""}})
+            return
+        time.sleep(0.1)
 
 
 def unlock(launchpad: LaunchPad, campaign: Campaign) -> None:
@@ -93,14 +136,16 @@ def retry_failed(launchpad: LaunchPad, campaign: Campaign, *, all_steps: bool) -
     Parameters
     ----------
     all_steps
-        Everything but DFT calculations that failed by themselves, which `lpad rerun_fws` repeats.
+        Everything but DFT calculations that a round can do without: `lpad rerun_fws` repeats those.
         Otherwise only what failed because the server was away.
     """
     again = []
-    for failure in failures(launchpad, campaign):
+    failed = failures(launchpad, campaign)
+    stopped_rounds = {failure.round for failure in failed if failure.category != DFT}
+    for failure in failed:
         passing = any(word in failure.reason for word in PASSING)
-        engine = ENGINE_MISSING in failure.reason
-        if passing or (all_steps and (engine or failure.category != DFT)):
+        needed = ENGINE_MISSING in failure.reason or failure.round in stopped_rounds
+        if passing or (all_steps and needed):
             again.append(failure.fw_id)
     for fw_id in again:
         launchpad.rerun_fw(fw_id)
@@ -119,22 +164,23 @@ def resubmit(launchpad: LaunchPad, campaign: Campaign) -> None:
 def failures(launchpad: LaunchPad, campaign: Campaign) -> list[Failure]:
     """Fireworks that are FIZZLED, with their reasons."""
     query = {"spec.campaign": campaign.store.name, "state": "FIZZLED"}
-    fields = {"fw_id": 1, "name": 1, "spec._category": 1, "launches": 1}
+    fields = {"fw_id": 1, "name": 1, "spec._category": 1, "spec.round": 1, "launches": 1}
     return [
         Failure(
             firework["fw_id"],
             firework["name"],
             firework["spec"]["_category"],
+            firework["spec"]["round"],
             _reason(_last_launch(launchpad, firework)),
         )
         for firework in launchpad.fireworks.find(query, fields)
     ]
 
 
-def is_idle(launchpad: LaunchPad, campaign: Campaign) -> bool:
+def is_idle(launchpad: LaunchPad, store: CampaignStore) -> bool:
     """Whether nothing of the campaign runs or can be run."""
     query = {
-        "spec.campaign": campaign.store.name,
+        "spec.campaign": store.name,
         "state": {"$in": ["READY", "RESERVED", "RUNNING"]},
     }
     return launchpad.fireworks.find_one(query, {"_id": 1}) is None

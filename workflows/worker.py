@@ -9,7 +9,7 @@ from fireworks.core.rocket_launcher import launch_rocket
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.workflows.flows import PROTOTYPES_ROUND
-from hullscreen.workflows.recovery import worker_name
+from hullscreen.workflows.recovery import is_idle, worker_name
 
 POLL_S = 0.2
 
@@ -26,9 +26,12 @@ def launchpad_on(uri: str, database_name: str) -> LaunchPad:
 
 
 def work(launchpad: LaunchPad, store: CampaignStore, *, poll_s: float = POLL_S) -> None:
-    """Run ready Fireworks of a campaign, in this directory, until it is finished."""
+    """Run ready Fireworks of a campaign, in this directory, until it is finished.
+
+    A finished campaign may have work again: steps that a user lets run once more.
+    """
     name = worker_name()
-    while not store.campaign()["finished"]:
+    while True:
         # A workflow is complete in the LaunchPad only when its round says so.
         last = store.last_round()
         submitted = PROTOTYPES_ROUND
@@ -39,5 +42,7 @@ def work(launchpad: LaunchPad, store: CampaignStore, *, poll_s: float = POLL_S) 
         # Asking first keeps idle turns out of the log.
         if launchpad.run_exists(worker):
             launch_rocket(launchpad, worker, strm_lvl="CRITICAL")
+        elif store.campaign()["finished"] and is_idle(launchpad, store):
+            return
         else:
             time.sleep(poll_s)

@@ -1,0 +1,104 @@
+"""Queries and writes of DFT results, which all campaigns of a database share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import partial
+
+from pymongo import DESCENDING, ReplaceOne
+from pymongo.errors import DuplicateKeyError
+
+from hullscreen.database.collections import KEYS_AT_ONCE, Collections, Query, parts_of
+from hullscreen.database.documents import DFTDocument, ReferenceRelaxation
+
+
+class DFTQueries(Collections):
+    """DFT calculations by their content, and brute force's relaxations."""
+
+    def dft_result(self, key: str) -> DFTDocument | None:
+        """A calculation by its content."""
+        return self.dft_results([key]).get(key)
+
+    def dft_results(self, keys: Sequence[str]) -> dict[str, DFTDocument]:
+        """Calculations by their content; keys without one are missing."""
+        found: dict[str, DFTDocument] = {}
+        for part in parts_of(keys, KEYS_AT_ONCE):
+            documents = self._find("dft_results", {"key": {"$in": part}})
+            found |= {d["key"]: DFTDocument.from_bson(d) for d in documents}
+        return found
+
+    def save_dft(self, result: DFTDocument) -> None:
+        """Store a calculation; one that is done is never replaced."""
+        document = result.to_bson()
+        query = {"key": result.key, "state": {"$ne": "done"}}
+        try:
+            self._retry(
+                lambda: self._database.dft_results.replace_one(query, document, upsert=True)
+            )
+        except DuplicateKeyError:
+            return
+
+    def dft_costs(self) -> dict[str, dict[str, float]]:
+        """What this campaign paid by purpose: calculations, evaluations, failures, CPU time."""
+        pipeline: list[Query] = [
+            {"$match": {"campaign": self.name}},
+            {
+                "$group": {
+                    "_id": "$purpose",
+                    "calculations": {"$sum": 1},
+                    "evaluations": {"$sum": "$n_evaluations"},
+                    "failed": {"$sum": {"$cond": [{"$eq": ["$state", "failed"]}, 1, 0]}},
+                    "cpu_seconds": {"$sum": "$cpu_seconds"},
+                }
+            },
+            {"$sort": {"_id": 1}},
+        ]
+        rows = self._aggregate("dft_results", pipeline)
+        return {row.pop("_id"): row for row in rows}
+
+    def borrowed_evaluations(self, keys: Sequence[str]) -> int:
+        """Evaluations behind calculations of these keys that other campaigns have paid."""
+        results = [r for r in self.dft_results(keys).values() if r.campaign != self.name]
+        counted = sum(result.n_evaluations for result in results)
+        # Those inside a relaxation may be stored one by one.
+        parts: list[Query] = [
+            {"campaign": r.campaign, "purpose": r.purpose, "structure_index": r.structure_index}
+            for r in results
+            if r.kind == "relaxation"
+        ]
+        for part in parts_of(parts, KEYS_AT_ONCE):
+            query = {"kind": "single_point", "$or": part}
+            counted += self._retry(partial(self._database.dft_results.count_documents, query))
+        return counted
+
+    def last_dft_at(self) -> datetime | None:
+        """When the newest calculation of this campaign ended, UTC."""
+        newest = self._retry(
+            lambda: self._database.dft_results.find_one(
+                {"campaign": self.name}, {"created_at": 1}, sort=[("created_at", DESCENDING)]
+            )
+        )
+        return newest["created_at"] if newest else None
+
+    def failed_dft(self) -> list[DFTDocument]:
+        """Calculations of this campaign that failed."""
+        query = {"campaign": self.name, "state": "failed"}
+        documents = self._find("dft_results", query)
+        return [DFTDocument.from_bson(document) for document in documents]
+
+    def reference_relaxations(self, keys: Sequence[str]) -> dict[str, ReferenceRelaxation]:
+        """Brute-force relaxations by key; keys without one are missing."""
+        found: dict[str, ReferenceRelaxation] = {}
+        for part in parts_of(keys, KEYS_AT_ONCE):
+            documents = self._find("reference_relaxations", {"key": {"$in": part}})
+            found |= {d["key"]: ReferenceRelaxation.from_bson(d) for d in documents}
+        return found
+
+    def save_reference_relaxations(self, results: Iterable[ReferenceRelaxation]) -> None:
+        """Store brute-force relaxations; one that is done is never replaced."""
+        writes = [
+            ReplaceOne({"key": result.key, "state": {"$ne": "done"}}, result.to_bson(), upsert=True)
+            for result in results
+        ]
+        self._bulk("reference_relaxations", writes)

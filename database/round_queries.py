@@ -1,0 +1,111 @@
+"""Queries and writes of rounds, of the structures chosen for DFT, and of potentials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pymongo import InsertOne
+
+from hullscreen.database.collections import Collections, Query
+from hullscreen.database.documents import (
+    Geometry,
+    PotentialDocument,
+    RoundDocument,
+    Selected,
+    unpack_species,
+)
+from hullscreen.potentials.errors import CampaignError
+
+
+class RoundQueries(Collections):
+    """Rounds, what they label, and the potentials that they fit."""
+
+    def insert_round(self, round_: RoundDocument, selected: Sequence[Selected]) -> None:
+        """Begin a round; it counts from the moment its own document is there."""
+        if self.find_round(round_.number) is not None:
+            return
+        self.discard_selected(round_.number)
+        self._bulk("selected", [InsertOne(chosen.to_bson()) for chosen in selected])
+        self._insert("rounds", round_.to_bson())
+
+    def discard_selected(self, number: int) -> None:
+        """Remove what a decision has left that was killed before its round began."""
+        stale = {"campaign": self.name, "round": number}
+        self._retry(lambda: self._database.selected.delete_many(stale))
+
+    def find_round(self, number: int) -> RoundDocument | None:
+        """A round by its number."""
+        found = self._find("rounds", {"campaign": self.name, "number": number})
+        return _round(found[0]) if found else None
+
+    def round(self, number: int) -> RoundDocument:
+        """A round by its number.
+
+        Raises
+        ------
+        CampaignError
+            There is none.
+        """
+        round_ = self.find_round(number)
+        if round_ is None:
+            raise CampaignError(f"campaign {self.name!r} has no round {number}")
+        return round_
+
+    def set_submitted(self, number: int) -> None:
+        """Note that a round's workflow is complete in the LaunchPad."""
+        query = {"campaign": self.name, "number": number}
+        self._update("rounds", query, {"$set": {"submitted": True}})
+
+    def last_round(self) -> RoundDocument | None:
+        """The newest round."""
+        rounds = self.rounds()
+        return rounds[-1] if rounds else None
+
+    def rounds(self) -> list[RoundDocument]:
+        """All rounds in order."""
+        documents = self._find("rounds", {"campaign": self.name}, sort=["number"])
+        return [_round(document) for document in documents]
+
+    def selected(self, **query: Any) -> list[Selected]:
+        """Structures chosen for DFT, in order of round and number."""
+        full = {"campaign": self.name, **query}
+        documents = self._find("selected", full, sort=["round", "number"])
+        return [
+            Selected(
+                **{
+                    **document,
+                    "species": unpack_species(document["species"]),
+                    "geometry": Geometry.from_bson(document["geometry"]),
+                }
+            )
+            for document in documents
+        ]
+
+    def selected_counts(self) -> dict[int, int]:
+        """Number of structures chosen for DFT by round."""
+        pipeline: list[Query] = [
+            {"$match": {"campaign": self.name}},
+            {"$group": {"_id": "$round", "n": {"$sum": 1}}},
+        ]
+        rows = self._aggregate("selected", pipeline)
+        return {row["_id"]: row["n"] for row in rows}
+
+    def save_potential(self, potential: PotentialDocument) -> None:
+        """Store a potential; the first of a number stays."""
+        self._insert("potentials", potential.to_bson())
+
+    def potential(self, number: int) -> PotentialDocument | None:
+        """A potential by its round's number."""
+        found = self._find("potentials", {"campaign": self.name, "number": number})
+        return PotentialDocument(**found[0]) if found else None
+
+    def potentials(self, fields: Sequence[str]) -> list[dict[str, Any]]:
+        """Some fields of all potentials, in order."""
+        return self._find("potentials", {"campaign": self.name}, fields, sort=["number"])
+
+
+def _round(document: Mapping[str, Any]) -> RoundDocument:
+    values = dict(document)
+    values["final_indices"] = tuple(values["final_indices"])
+    return RoundDocument(**values)

@@ -1,0 +1,186 @@
+"""Queries and writes of the structures of a campaign."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pymongo import InsertOne, UpdateOne
+
+from hullscreen.database.collections import Collections, Query, parts_of
+from hullscreen.database.documents import (
+    Geometry,
+    Prototype,
+    Relaxed,
+    RoundDocument,
+    unpack_species,
+)
+from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
+
+INDICES_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class StructureBatch:
+    """Structures read from the database as arrays.
+
+    Attributes
+    ----------
+    indices, counts
+        Places in the pool (n,) and atoms of each element (n, n_elements).
+    structures
+        The geometries asked for.
+    energies_per_atom, potentials, highest_grades
+        Of the last relaxation, NaN or -1 where there was none; (n,).
+    outcomes
+        How it ended, "" where there was none.
+    """
+
+    indices: IndexArray
+    counts: IndexArray
+    structures: Structures
+    energies_per_atom: FloatArray
+    potentials: IndexArray
+    highest_grades: FloatArray
+    outcomes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class StructureQueries(Collections):
+    """Structures, from prototype to DFT relaxation."""
+
+    def insert_prototypes(self, prototypes: Iterable[Prototype]) -> None:
+        """Add prototypes; those that are there stay as they are."""
+        writes = [InsertOne(prototype.to_bson()) for prototype in prototypes]
+        self._bulk("structures", writes)
+
+    def count(self, **query: Any) -> int:
+        """Number of structures that match."""
+        return self._retry(
+            lambda: self._database.structures.count_documents({"campaign": self.name, **query})
+        )
+
+    def unrelaxed(self, round_: RoundDocument) -> Query:
+        """Which structures a round has still to relax."""
+        query: Query = {"stage": round_.stage, "order": {"$lt": round_.wave}}
+        if round_.again:
+            query["relaxed.potential"] = {"$lt": round_.potential}
+        else:
+            query["$or"] = [
+                {"relaxed.stage": {"$ne": round_.stage}},
+                # What did not converge is tried again with every new potential.
+                {
+                    "relaxed.outcome": {"$ne": "converged"},
+                    "relaxed.potential": {"$lt": round_.potential},
+                },
+            ]
+        return query
+
+    def unrelaxed_orders(self, round_: RoundDocument) -> list[int]:
+        """Places, in the order of waves, of what a round has still to relax; sorted."""
+        query = {"campaign": self.name, **self.unrelaxed(round_)}
+        documents = self._find("structures", query, ["order"], sort=["order"])
+        return [document["order"] for document in documents]
+
+    def structures(
+        self, query: Query, *, geometry: str = "relaxed.geometry", limit: int = 0
+    ) -> StructureBatch:
+        """Structures that match, in order of their index.
+
+        Parameters
+        ----------
+        geometry
+            ``start``, ``relaxed.geometry`` or ``relaxed.snapshot``; those without it are left out.
+        """
+        fields = [
+            "index", "counts", "species", geometry, "relaxed.energy_per_atom", "relaxed.potential",
+            "relaxed.highest_grade", "relaxed.outcome",
+        ]  # fmt: skip
+        full = {"campaign": self.name, **query, geometry: {"$type": "object"}}
+        documents = self._find("structures", full, fields, sort=["index"], limit=limit)
+        parts = []
+        for document in documents:
+            place: Any = document
+            for name in geometry.split("."):
+                place = place[name]
+            found = Geometry.from_bson(place)
+            parts.append((found.cell, found.positions, unpack_species(document["species"])))
+        relaxed = [document.get("relaxed", {}) for document in documents]
+        return StructureBatch(
+            np.array([document["index"] for document in documents], dtype=np.int64),
+            np.array([document["counts"] for document in documents], dtype=np.int64),
+            join(parts),
+            np.array([entry.get("energy_per_atom", np.nan) for entry in relaxed]),
+            np.array([entry.get("potential", -1) for entry in relaxed], dtype=np.int64),
+            np.array([entry.get("highest_grade", np.nan) for entry in relaxed]),
+            [entry.get("outcome", "") for entry in relaxed],
+        )
+
+    def documents(self, query: Query, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Plain fields of structures that match, in order of their index."""
+        yield from self._find(
+            "structures", {"campaign": self.name, **query}, fields, sort=["index"]
+        )
+
+    def tally(self, *fields: str, **query: Any) -> dict[tuple[Any, ...], int]:
+        """Number of structures by the values of some fields, None where one is missing."""
+        pipeline: list[Query] = [
+            {"$match": {"campaign": self.name, **query}},
+            {"$group": {"_id": [f"${name}" for name in fields], "n": {"$sum": 1}}},
+        ]
+        rows = self._aggregate("structures", pipeline)
+        return {tuple(row["_id"]): row["n"] for row in rows}
+
+    def search(
+        self, query: Query, fields: Sequence[str], *, sort: Sequence[str], limit: int = 0
+    ) -> list[dict[str, Any]]:
+        """Plain fields of structures that match, the smallest values of ``sort`` first."""
+        full = {"campaign": self.name, **query}
+        return self._find("structures", full, fields, sort=sort, limit=limit)
+
+    def save_relaxed(self, results: Mapping[int, Relaxed]) -> None:
+        """Store relaxations by structure index, unless a newer potential's is there."""
+        writes = [
+            UpdateOne(
+                {
+                    "campaign": self.name,
+                    "index": index,
+                    "stage": result.stage,
+                    "$or": [
+                        {"relaxed.potential": {"$exists": False}},
+                        {"relaxed.potential": {"$lt": result.potential}},
+                    ],
+                },
+                {"$set": {"relaxed": result.to_bson()}},
+            )
+            for index, result in results.items()
+        ]
+        self._bulk("structures", writes)
+
+    def advance(self, indices: Iterable[int], stage: int) -> None:
+        """Let structures enter a stage."""
+        change = {"$set": {"stage": stage}, "$unset": {"dropped": ""}}
+        for part in parts_of(list(indices), INDICES_AT_ONCE):
+            query = {"campaign": self.name, "index": {"$in": part}}
+            self._update("structures", query, change)
+
+    def drop(self, reasons: Mapping[int, Mapping[str, Any]]) -> None:
+        """Note why structures were left behind; the first reason stays."""
+        writes = [
+            UpdateOne(
+                {"campaign": self.name, "index": index, "dropped": {"$exists": False}},
+                {"$set": {"dropped": dict(reason)}},
+            )
+            for index, reason in reasons.items()
+        ]
+        self._bulk("structures", writes)
+
+    def save_final(self, index: int, final: Mapping[str, Any]) -> None:
+        """Note what DFT relaxation made of a structure, and under which key its result is."""
+        query = {"campaign": self.name, "index": index}
+        change = {"$set": {"final": dict(final)}}
+        self._update("structures", query, change)
