@@ -47,8 +47,11 @@ class DFTQueries(Collections):
                 "$group": {
                     "_id": "$purpose",
                     "calculations": {"$sum": 1},
+                    # Those inside a relaxation included, where an engine's can be stored.
+                    "single_points": _number_where("kind", "single_point"),
+                    "relaxations": _number_where("kind", "relaxation"),
                     "evaluations": {"$sum": "$n_evaluations"},
-                    "failed": {"$sum": {"$cond": [{"$eq": ["$state", "failed"]}, 1, 0]}},
+                    "failed": _number_where("state", "failed"),
                     "cpu_seconds": {"$sum": "$cpu_seconds"},
                 }
             },
@@ -102,3 +105,8 @@ class DFTQueries(Collections):
             for result in results
         ]
         self._bulk("reference_relaxations", writes)
+
+
+def _number_where(field: str, value: str) -> Query:
+    """Accumulator that counts documents with a value."""
+    return {"$sum": {"$cond": [{"$eq": [f"${field}", value]}, 1, 0]}}

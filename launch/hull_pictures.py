@@ -55,6 +55,8 @@ class HullPicture:
         In eV/atom, shape (n_entries,).
     title
         Above the picture.
+    method
+        What gave the energies of the entries, for the legend.
     background
         Fractions (n, n_elements) and formation energies (n,) of structures shown lightly, such as
         everything the potential relaxed.
@@ -67,6 +69,7 @@ class HullPicture:
     is_stable: BoolArray
     energy_above_hull: FloatArray
     title: str = ""
+    method: str = "DFT"
     background: tuple[FloatArray, FloatArray] | None = None
 
     def __post_init__(self) -> None:
@@ -180,7 +183,7 @@ def _draw_binary(figure: Any, picture: HullPicture) -> None:
             facecolors="white",
             edgecolors=VERMILION,
             linewidths=1.1,
-            label="DFT, above the hull",
+            label=f"{picture.method}, above the hull",
             zorder=3,
         )
     corners = convex_hull(picture.fractions, picture.formation_energies).vertices
@@ -193,7 +196,7 @@ def _draw_binary(figure: Any, picture: HullPicture) -> None:
         color=BLUE,
         edgecolors="white",
         linewidths=0.9,
-        label="DFT, on the hull",
+        label=f"{picture.method}, on the hull",
         zorder=5,
         clip_on=False,
     )
@@ -288,14 +291,37 @@ def _draw_phases(
     stable = np.asarray(picture.is_stable, dtype=bool)
     if picture.background is not None:
         spread = np.unique(np.round(picture.background[0] @ corners, 6), axis=0)
-        axes.scatter(*spread.T, s=5, color=GREY, linewidths=0, zorder=1)
+        axes.scatter(
+            *spread.T,
+            s=5,
+            color=GREY,
+            linewidths=0,
+            zorder=1,
+            label="relaxed by the potential only",
+        )
     outline = np.stack([corners[[i, j]] for i, j in _pairs(len(corners))])
     for start, end in outline:
         axes.plot(*np.stack([start, end]).T, color=INK, linewidth=1.2, zorder=2)
     lines = places[_tie_lines(picture)]
-    for start, end in lines:
-        axes.plot(*np.stack([start, end]).T, color=BLUE, linewidth=line_width, alpha=0.7, zorder=2)
-    axes.scatter(*places[stable].T, s=62, color=BLUE, edgecolors="white", linewidths=1, zorder=5)
+    for number, (start, end) in enumerate(lines):
+        axes.plot(
+            *np.stack([start, end]).T,
+            color=BLUE,
+            linewidth=line_width,
+            alpha=0.7,
+            zorder=2,
+            label="" if number else "tie line",
+        )
+    axes.scatter(
+        *places[stable].T,
+        s=62,
+        color=BLUE,
+        edgecolors="white",
+        linewidths=1,
+        zorder=5,
+        label=f"{picture.method}, on the hull",
+    )
+    axes.legend(loc="upper left", frameon=False, fontsize=9, handletextpad=0.4)
     _draw_unstable(figure, axes, picture, places)
     middle = corners.mean(axis=0)
     for symbol, corner in zip(picture.elements, corners, strict=True):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -71,15 +71,22 @@ def run(session: Session, board: Board, n_workers: int) -> None:
     """
     with _only_one(session.directory):
         campaign, launchpad = prepare(session)
-        if _is_done(session, launchpad):
-            return
-        recovery.unlock(launchpad, campaign)
-        recovery.release_lost(launchpad, campaign)
-        recovery.retry_failed(launchpad, campaign, all_steps=True)
-        recovery.resubmit(launchpad, campaign)
-        submit_campaign(launchpad, campaign)
-        with _Workers(session, launchpad, n_workers) as workers:
-            _watch(session, campaign, launchpad, board, workers)
+        with closing(launchpad.connection):
+            if not _is_done(session, launchpad):
+                _work(session, campaign, launchpad, board, n_workers)
+
+
+def _work(
+    session: Session, campaign: Campaign, launchpad: LaunchPad, board: Board, n_workers: int
+) -> None:
+    """Bring back what an earlier run has left, then let workers do what there is to do."""
+    recovery.unlock(launchpad, campaign)
+    recovery.release_lost(launchpad, campaign)
+    recovery.retry_failed(launchpad, campaign, all_steps=True)
+    recovery.resubmit(launchpad, campaign)
+    submit_campaign(launchpad, campaign)
+    with _Workers(session, launchpad, n_workers) as workers:
+        _watch(session, campaign, launchpad, board, workers)
 
 
 def _is_done(session: Session, launchpad: LaunchPad) -> bool:

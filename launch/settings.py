@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hullscreen.launch.settings_template import documented_fields, toml_value
-from hullscreen.workflows.settings_tree import MAX_ATOMS, Settings
 from hullscreen.potentials.errors import SettingsError
+from hullscreen.workflows.settings_tree import MAX_ATOMS, Settings
 
 __all__ = ["FILE_NAME", "Settings", "from_tables", "load", "with_database_uri"]
 

@@ -104,11 +104,14 @@ class FitResult:
         Loss after each accepted step, the first one before any.
     condition
         Condition number of the normal equations at the last step.
+    converged
+        The loss had come to rest; false if the steps ran out.
     """
 
     potential: MomentTensorPotential
     losses: tuple[float, ...]
     condition: float
+    converged: bool
 
 
 def join_training_sets(*sets: TrainingSet) -> TrainingSet:
@@ -169,7 +172,7 @@ def fit(
     parameters, loss = problem.with_best_linear(potential.parameters)
     if not np.isfinite(loss):
         raise PotentialError("the potential to start from gives no finite loss on the training set")
-    losses, damping, condition = [loss], 1e-3, np.inf
+    losses, damping, condition, converged = [loss], 1e-3, np.inf, False
     for iteration in range(max_iterations):
         hessian, gradient, _ = problem.normal_equations(parameters)
         condition = float(np.linalg.cond(hessian))
@@ -180,6 +183,7 @@ def fit(
                 break
             damping *= 4.0
         else:
+            converged = True
             break
         parameters = trial
         losses.append(loss)
@@ -187,8 +191,9 @@ def fit(
         if progress:
             progress(iteration + 1, loss)
         if len(losses) > 5 and losses[-6] - losses[-1] < tolerance * losses[-1]:
+            converged = True
             break
-    return FitResult(potential.with_parameters(parameters), tuple(losses), condition)
+    return FitResult(potential.with_parameters(parameters), tuple(losses), condition, converged)
 
 
 def errors(potential: MomentTensorPotential, data: TrainingSet) -> Errors:

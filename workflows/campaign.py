@@ -167,6 +167,7 @@ def add_prototypes(campaign: Campaign) -> dict[str, int]:
     """Write the pool into the database, a batch at a time, and say how many of each lattice."""
     pool = campaign.pool
     counts = pool.count()
+    campaign.store.set_campaign(pool=counts)
     rng = np.random.default_rng([campaign.settings.campaign.seed, ORDER_STREAM])
     order = np.empty(counts["total"], dtype=np.int64)
     order[rng.permutation(counts["total"])] = np.arange(counts["total"])
@@ -179,7 +180,6 @@ def add_prototypes(campaign: Campaign) -> dict[str, int]:
             )
             for i, name in enumerate(batch.prototypes)
         )
-    campaign.store.set_campaign(pool=counts)
     return counts
 
 

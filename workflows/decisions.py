@@ -151,7 +151,7 @@ def _screen_first(campaign: Campaign, round_: RoundDocument) -> None:
     batch = relaxed_structures(campaign, stage=1)
     energies = potential.evaluate(batch.structures).energies / batch.structures.n_atoms
     heights = convex_hull(fractions(batch.counts), energies).energies_above_hull
-    window = campaign.settings.screening.sigma_multiple * estimate.sigma
+    window = estimate.window(campaign.settings.screening.sigma_multiple)
     kept = heights <= window
     campaign.store.drop(
         {

@@ -21,6 +21,9 @@ def prepare_launchpad(launchpad: LaunchPad) -> None:
     counters = {"next_fw_id": 1, "next_launch_id": 1}
     launchpad.fw_id_assigner.update_one({}, {"$setOnInsert": counters}, upsert=True)
     launchpad.tuneup()
+    # FireWorks knows nothing of campaigns, and a LaunchPad may hold many.
+    launchpad.fireworks.create_index([("spec.campaign", 1), ("spec.round", 1), ("state", 1)])
+    launchpad.workflows.create_index([("metadata.campaign", 1), ("metadata.round", 1)])
 
 
 def submit_campaign(launchpad: LaunchPad, campaign: Campaign) -> None:

@@ -27,7 +27,7 @@ from hullscreen.workflows.rounds import (
     relaxed_structures,
     too_far_above,
 )
-from hullscreen.workflows.same_basin import group_by_basin
+from hullscreen.workflows.same_basin import group_by_basin, simplest_members
 from hullscreen.workflows.screening import TIE, ErrorEstimate, possible_gain
 from hullscreen.workflows.steps import labelled_structures
 
@@ -43,7 +43,8 @@ def refine(campaign: Campaign, round_: RoundDocument) -> None:
     basins = group_by_basin(batch.structures, energies, fingerprints(potential, batch.structures))
     asked = {s.structure_index for s in campaign.store.selected(purpose="refine")}
     asked_basins = {int(basins[i]) for i, index in enumerate(batch.indices) if int(index) in asked}
-    window = settings.sigma_multiple * estimate.sigma if estimate else np.inf
+    window = estimate.window(settings.sigma_multiple) if estimate else np.inf
+    simplest = simplest_members(basins, energies)
     open_ = np.array(
         [i for i in np.unique(basins) if int(i) not in asked_basins and heights[i] <= window],
         dtype=np.int64,
@@ -51,9 +52,10 @@ def refine(campaign: Campaign, round_: RoundDocument) -> None:
     open_ = open_[np.argsort(heights[open_], kind="stable")][: settings.validation_structures]
     sigma = estimate.to_dict() if estimate else round_.sigma
     if open_.size:
+        chosen = [simplest[int(i)] for i in open_]
         choices = [
-            Choice(int(batch.indices[i]), batch.structures, int(i), None, float(energies[i]))
-            for i in open_
+            Choice(int(batch.indices[i]), batch.structures, i, None, float(energies[i]))
+            for i in chosen
         ]
         following = next_round(round_, purpose="refine", fits=True, again=True, sigma=sigma)
         begin_round(campaign, following, choices)
@@ -71,7 +73,7 @@ def _choose_final(
     estimate: ErrorEstimate,
 ) -> None:
     """Relax with DFT what may still reach the hull, judged by its DFT single point."""
-    window = campaign.settings.screening.sigma_multiple * estimate.sigma
+    window = estimate.window(campaign.settings.screening.sigma_multiple)
     labelled = labelled_structures(campaign, purpose="refine")
     labelled = [(s, r) for s, r in labelled if s.structure_index in set(batch.indices.tolist())]
     place = {int(index): i for i, index in enumerate(batch.indices)}

@@ -10,6 +10,7 @@ from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import RoundDocument
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows.results import HullResult, final_hull
+from hullscreen.workflows.screening import ErrorEstimate
 
 STAGE_KEYS = {1: "screen_1", 2: "screen_2", 3: "final"}
 # What DFT is computed for in a campaign, in the order of its rounds. A comparison with brute force
@@ -170,12 +171,12 @@ def _estimate(
 ) -> dict[str, Any] | None:
     if sigma is None:
         return None
-    names = {"sigma": "sigma", "uncertainty": "uncertainty", "largest": "largest", "mean": "mean"}
+    names = ("sigma", "uncertainty", "largest", "lowest", "mean")
     return {
-        **{f"{name}_mev_per_atom": 1e3 * sigma[key] for name, key in names.items()},
+        **{f"{name}_mev_per_atom": 1e3 * sigma[name] for name in names},
         "n_structures": sigma["n_structures"],
         "multiple": multiple,
-        "window_mev_per_atom": 1e3 * multiple * sigma["sigma"],
+        "window_mev_per_atom": 1e3 * ErrorEstimate(**sigma).window(multiple),
         "final": final,
     }
 

@@ -62,6 +62,9 @@ class BasinTolerances:
                 )
 
 
+# Relaxations into one minimum end within this of each other, eV/atom.
+EQUAL_ENERGY = 1e-4
+
 DEFAULT_TOLERANCES = BasinTolerances()
 
 
@@ -182,6 +185,27 @@ def group_by_basin(
         tolerances.position,
     )
     return labels
+
+
+def simplest_members(basins: IndexArray, energies_per_atom: FloatArray) -> dict[int, int]:
+    """The first member of each basin that is as low as its lowest one.
+
+    Parameters
+    ----------
+    basins
+        From `group_by_basin`, of structures sorted so that simple ones come first.
+    energies_per_atom
+        In eV/atom, shape (n_structures,).
+
+    Returns
+    -------
+    Member by basin.
+    """
+    members: dict[int, int] = {}
+    for i, basin in enumerate(basins):
+        if energies_per_atom[i] <= energies_per_atom[basin] + EQUAL_ENERGY:
+            members.setdefault(int(basin), i)
+    return members
 
 
 def _compositions(species: IntArray, offsets: IndexArray, sizes: IndexArray) -> IndexArray:

@@ -35,6 +35,8 @@ class ErrorEstimate:
         Standard error of ``sigma`` if errors were Gaussian, eV/atom.
     largest
         Largest error in eV/atom.
+    lowest
+        Most negative error in eV/atom: how far a structure lay below its prediction.
     mean
         Mean error in eV/atom; cancels from distances to the hull.
     n_structures
@@ -44,8 +46,17 @@ class ErrorEstimate:
     sigma: float
     uncertainty: float
     largest: float
+    lowest: float
     mean: float
     n_structures: int
+
+    def window(self, multiple: float) -> float:
+        """Height above the hull, eV/atom, up to which structures are kept.
+
+        So many σ; but errors are heavy-tailed, and a structure that the sample has shown to lie
+        further below its prediction is not ruled out either.
+        """
+        return max(multiple * self.sigma, -self.lowest)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -71,6 +82,7 @@ def estimate_errors(predicted: FloatArray, computed: FloatArray) -> ErrorEstimat
         sigma=sigma,
         uncertainty=sigma / float(np.sqrt(2.0 * errors.size)),
         largest=float(np.abs(errors).max()),
+        lowest=float(min(errors.min(), 0.0)),
         mean=float(errors.mean()),
         n_structures=int(errors.size),
     )

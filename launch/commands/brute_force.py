@@ -88,30 +88,27 @@ def _show(document: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _show_table(document: Mapping[str, Any]) -> None:
     """The stable structures of brute force, and how the campaign found each."""
-    from rich.console import Console
-    from rich.table import Table
+    from hullscreen.launch.result_tables import print_table, result_console
 
     compared = document["campaign"] is not None
-    table = Table(title=f"Stable in {document['chemsys']} by brute force")
-    table.add_column("formula")
-    table.add_column("atoms", justify="right")
-    table.add_column("eV/atom", justify="right")
-    table.add_column("formation, meV/atom", justify="right")
-    table.add_column("prototype", overflow="fold")
-    if compared:
-        table.add_column("in the campaign")
-    for entry in document["brute_force"]["stable"]:
-        row = [
+    columns = ["formula", "prototype", "atoms>", "energy\neV/atom>", "formation energy\neV/atom>"]
+    rows = [
+        [
             entry["formula_pretty"],
-            str(entry["nsites"]),
-            f"{entry['energy_per_atom']:.5f}",
-            f"{1e3 * entry['formation_energy_per_atom']:.2f}",
             entry["prototype"],
+            entry["nsites"],
+            f"{entry['energy_per_atom']:.5f}",
+            f"{entry['formation_energy_per_atom']:.4f}",
+            *([entry["found_as"] or "missed"] if compared else []),
         ]
-        if compared:
-            row.append(entry["found_as"] or "missed")
-        table.add_row(*row)
-    Console().print(table)
+        for entry in document["brute_force"]["stable"]
+    ]
+    print_table(
+        result_console(),
+        f"Stable in {document['chemsys']} by brute force",
+        [*columns, *(["in the campaign"] if compared else [])],
+        rows,
+    )
 
 
 def sentences(document: Mapping[str, Any]) -> list[str]:

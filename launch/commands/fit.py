@@ -173,7 +173,9 @@ def command(
             training,
             weights=weights,
             max_iterations=max_iterations,
-            progress=lambda step, _loss: board.show("steps of the fit", step, max_iterations),
+            progress=lambda step, _loss: board.show(
+                f"steps of the fit, at most {max_iterations}", step, None
+            ),
         )
     cpu_seconds = time.process_time() - started
     _write(output, result.potential, frames, chosen)
@@ -184,6 +186,7 @@ def command(
         "condition": float(result.condition) if np.isfinite(result.condition) else None,
         "loss": result.losses[-1],
         "iterations": len(result.losses) - 1,
+        "converged": result.converged,
         "structures": len(training),
         "parameters": int(result.potential.parameters.size),
     }

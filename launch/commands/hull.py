@@ -186,6 +186,7 @@ def _draw(store: CampaignStore, result: HullResult, path: Path) -> None:
             labels=[entry.formula_pretty for entry in result.entries],
             is_stable=np.array([entry.structure_index in shown for entry in result.entries]),
             energy_above_hull=result.hull.energies_above_hull,
+            method=result.engine,
             title=title if result.finished else f"{title}, provisional",
             background=background if len(background[1]) else None,
         ),

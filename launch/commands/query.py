@@ -44,7 +44,7 @@ Examples:
 @click.option(
     "--stage",
     type=click.Choice(list(STAGES)),
-    help="Only structures that have reached this stage and no later one.",
+    help="Only structures that entered this stage and no later one, dropped there or not.",
 )
 @click.option(
     "--limit",
@@ -105,7 +105,7 @@ def _show(found: Found) -> None:
         return
     print_table(
         console,
-        f"{found.total:,} structures"
+        f"{found.total:,} structure{'s' * (found.total != 1)}"
         + (f", {len(found.rows):,} of them shown" if len(found.rows) < found.total else ""),
         ["number>", "formula", "prototype", "atoms>", "above hull\nmeV/atom>", "by",
          "MTP\neV/atom>", "DFT\neV/atom>", "fate"],

@@ -132,7 +132,7 @@ def _show_sigma(console: Console, report: dict[str, Any]) -> None:
             f"{sigma['largest_mev_per_atom']:.2f}",
             f"{sigma['mean_mev_per_atom']:+.2f}",
             sigma["n_structures"],
-            f"{sigma['multiple']:g} σ = {sigma['window_mev_per_atom']:.2f}",
+            _window(sigma),
             "" if sigma["final"] else "so far",
         )
         for key, sigma in report["sigma"].items()
@@ -147,19 +147,29 @@ def _show_sigma(console: Console, report: dict[str, Any]) -> None:
         )
 
 
+def _window(sigma: dict[str, Any]) -> str:
+    """The window, and what set it: so many σ, or a structure seen further below its prediction."""
+    window = sigma["window_mev_per_atom"]
+    by_sigma = window <= sigma["multiple"] * sigma["sigma_mev_per_atom"] * (1 + 1e-9)
+    return f"{sigma['multiple']:g} σ = {window:.2f}" if by_sigma else f"lowest error {window:.2f}"
+
+
 def _show_dft(console: Console, report: dict[str, Any]) -> None:
     from hullscreen.launch.result_tables import print_table
 
     evaluations = report["dft_evaluations"]
     rows: list[tuple[Any, ...]] = [
-        (purpose, costs["calculations"], evaluations[purpose], costs["failed"])
+        (
+            purpose, costs["single_points"], costs["relaxations"], evaluations[purpose],
+            costs["failed"],
+        )
         for purpose, costs in report["dft_calculations"].items()
-    ]
-    totals = [sum(row[i] for row in rows) for i in (1, 2, 3)]
+    ]  # fmt: skip
+    totals = [sum(row[i] for row in rows) for i in (1, 2, 3, 4)]
     print_table(
         console,
         f"DFT ({report['dft_engine']}), what was computed for this campaign",
-        ["for", "results>", "energy evaluations>", "failed>"],
+        ["for", "single points>", "relaxations>", "energy evaluations>", "failed>"],
         [*rows, ("total", *totals)],
     )
 

@@ -6,8 +6,15 @@ import click
 
 from hullscreen.launch.options import database_option, directory_argument
 
+EPILOG = """
+\b
+Example:
+  hullscreen run cu-pd
+  hullscreen hull cu-pd
+"""
 
-@click.command()
+
+@click.command(epilog=EPILOG)
 @directory_argument
 @click.option(
     "--workers",
@@ -17,16 +24,11 @@ from hullscreen.launch.options import database_option, directory_argument
 )
 @database_option
 def command(directory: Path, workers: int | None, database_uri: str | None) -> None:
-    r"""Run the campaign in DIRECTORY here, to its hull; run again, it continues.
+    """Run the campaign in DIRECTORY here, to its hull; run again, it continues.
 
     Generates the prototypes, relaxes them with a potential that learns on the way, computes with
     DFT what the potential would have to extrapolate, and relaxes the few survivors with DFT.
     Anything may be killed at any time: the same command goes on where it was.
-
-    \b
-    Example:
-      hullscreen run cu-pd
-      hullscreen hull cu-pd
     """
     import os
 

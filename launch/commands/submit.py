@@ -6,27 +6,42 @@ import click
 
 from hullscreen.launch.options import database_option, directory_argument
 
+EPILOG = """
+\b
+Example:
+  hullscreen submit cu-pd
+  hullscreen db start cu-pd        # unless hullscreen.toml names a server of yours
+  cd cu-pd && rlaunch rapidfire
+"""
 
-@click.command()
+
+@click.command(epilog=EPILOG)
 @directory_argument
 @database_option
 def command(directory: Path, database_uri: str | None) -> None:
-    r"""Put the campaign in DIRECTORY into the LaunchPad, for workers elsewhere.
+    """Put the campaign in DIRECTORY into the LaunchPad, for workers elsewhere.
 
     Any FireWorks worker that reaches the database does the work; each round puts the next one into
     the LaunchPad. Without an address under [database] the campaign's own server must be kept
     running with `hullscreen db start`.
-
-    \b
-    Example:
-      hullscreen submit cu-pd
-      cd cu-pd && rlaunch rapidfire
     """
+    from contextlib import closing
+
     from hullscreen.launch.campaign_session import open_session
     from hullscreen.launch.local_run import prepare
     from hullscreen.workflows import recovery
 
     with open_session(directory, database_uri) as session:
         campaign, launchpad = prepare(session)
-        recovery.resubmit(launchpad, campaign)
-    click.echo(f"Submitted; `lpad -l {directory}/my_launchpad.yaml get_wflows` shows it.", err=True)
+        with closing(launchpad.connection):
+            new = (
+                recovery.is_idle(launchpad, session.store)
+                and not session.store.campaign()["finished"]
+            )
+            recovery.resubmit(launchpad, campaign)
+        own_server = session.connection.embedded
+    if not new:
+        click.echo("Already submitted; nothing changed.", err=True)
+        return
+    server = f"hullscreen db start {directory} && " if own_server else ""
+    click.echo(f"Submitted. Next: {server}cd {directory} && rlaunch rapidfire", err=True)

@@ -1,11 +1,15 @@
 """Decisions: what follows what, and that a decision killed anywhere ends as if nothing had been."""
 
+import numpy as np
 import pytest
 
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows import decisions
 from hullscreen.workflows.firetasks import DecideTask, PrototypesTask
 from hullscreen.workflows.flows import prepare_launchpad
+from hullscreen.workflows.hull import convex_hull
+from hullscreen.workflows.learning import gradient_rows
+from hullscreen.workflows.rounds import fractions
 
 # What differs between two decisions that are the same.
 OF_THE_MOMENT = ("_id", "created_at", "last_updated", "cpu_seconds", "directory")
@@ -42,14 +46,22 @@ def decisions_of(history):
 
 def comparable(database):
     """Everything that counts in a database, without ids and times."""
-    found = {
-        name: sorted(
-            repr(sorted((k, v) for k, v in document.items() if k not in OF_THE_MOMENT))
-            for document in database[name].find({})
-        )
-        for name in OURS
+    documents = {name: list(database[name].find({})) for name in OURS}
+    return {**comparable_documents(documents), "workflows": workflows_in(database)}
+
+
+def comparable_documents(documents):
+    """The campaign's documents without ids and times."""
+    return {
+        "workflows": [],
+        **{
+            name: sorted(
+                repr(sorted((k, v) for k, v in document.items() if k not in OF_THE_MOMENT))
+                for document in documents.get(name, [])
+            )
+            for name in OURS
+        },
     }
-    return {**found, "workflows": workflows_in(database)}
 
 
 def workflows_in(database):
@@ -58,8 +70,11 @@ def workflows_in(database):
     found, owned = [], set()
     for workflow in database.workflows.find({}):
         owned |= set(workflow["nodes"])
-        tasks = {i: repr((fireworks[i]["name"], fireworks[i]["state"], fireworks[i]["spec"]["_tasks"]))
-                 for i in workflow["nodes"]}  # fmt: skip
+        mine = {i: fireworks[i] for i in workflow["nodes"]}
+        tasks = {
+            i: repr((firework["name"], firework["state"], firework["spec"]["_tasks"]))
+            for i, firework in mine.items()
+        }
         links = sorted(
             (tasks[int(parent)], sorted(tasks[child] for child in children))
             for parent, children in workflow["links"].items()
@@ -71,7 +86,7 @@ def workflows_in(database):
 
 @pytest.fixture
 def step_of(make_campaign, mongo, launchpad, put_back):
-    """Function: put the database before a decision, and give the Firetask that decides, as a function."""
+    """Function: put the database before a decision; gives a function that takes it."""
 
     def step(decided):
         campaign = make_campaign()
@@ -111,3 +126,120 @@ def test_killed_at_any_write_a_decision_is_taken_again_with_the_same_result(
     print(kind, lives)
     # At least the round, the processor time, the workflow and the note that it is there.
     assert lives >= (2 if kind == "finish" else 5)
+
+
+@pytest.fixture
+def put(make_campaign, mongo, put_back):
+    """Function: campaign and round just before a decision."""
+    campaign = make_campaign()
+
+    def before(decided):
+        put_back(mongo, decided.before)
+        return campaign, decided.round
+
+    return before
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_decision_that_was_taken_is_not_taken_again(kind, tiny_history, put, mongo, put_back):
+    decided = decisions_of(tiny_history)[kind]
+    campaign, round_ = put(decided)
+    put_back(mongo, decided.after)
+    decisions.decide(campaign, round_)
+    assert comparable(mongo.database) == comparable_documents(decided.after)
+
+
+def test_the_first_round_asks_for_every_element_and_for_compounds(tiny_history):
+    begin = tiny_history[0]
+    asked = [document for document in begin.after["selected"] if document["round"] == 0]
+    kinds = [set(np.frombuffer(document["species"], dtype="<i4").tolist()) for document in asked]
+    assert {0} in kinds
+    assert {1} in kinds
+    assert {0, 1} in kinds
+    assert len({document["key"] for document in asked}) == len(asked)
+
+
+def test_candidates_are_those_that_enlarge_the_active_set(tiny_history, put):
+    decided = decisions_of(tiny_history)["learn"]
+    campaign, round_ = put(decided)
+    decisions.decide(campaign, round_)
+    settings = campaign.settings.learning
+    chosen = campaign.store.selected(round=round_.number + 1)
+    assert 0 < len(chosen) <= settings.max_selected_per_wave
+    potential, active = campaign.potential(round_.potential)
+    for one in chosen:
+        assert one.grade >= settings.select_grade
+        batch = campaign.store.structures(
+            {"index": one.structure_index}, geometry="relaxed.snapshot"
+        )
+        assert one.geometry.cell.tobytes() == batch.structures.cells[0].tobytes()
+        (grade,) = active.grades(gradient_rows(potential, batch.structures))
+        # The relaxation watches the same grade at every step; its sums are in another order.
+        assert grade == pytest.approx(one.grade, rel=1e-6)
+
+
+def test_what_was_asked_for_and_failed_is_not_asked_for_again(tiny_history, put):
+    decided = decisions_of(tiny_history)["learn"]
+    campaign, round_ = put(decided)
+    decisions.decide(campaign, round_)
+    asked = campaign.store.selected(round=round_.number + 1)
+    # The same candidates once more, after a round whose labels brought nothing.
+    following = campaign.store.round(round_.number + 1)
+    campaign.store._database.rounds.update_one(
+        {"number": following.number}, {"$set": {"potential": round_.potential, "fits": False}}
+    )
+    decisions.decide(campaign, campaign.store.round(following.number))
+    again = {one.key for one in campaign.store.selected(round=following.number + 1)}
+    assert again.isdisjoint({one.key for one in asked})
+
+
+def test_a_stage_that_never_ends_learning_goes_on(tiny_history, put, monkeypatch):
+    decided = decisions_of(tiny_history)["learn"]
+    campaign, round_ = put(decided)
+    monkeypatch.setattr(decisions, "MAX_LEARNING_ROUNDS", 0)
+    decisions.decide(campaign, round_)
+    following = campaign.store.round(round_.number + 1)
+    assert following.wave > round_.wave
+    assert not following.fits
+
+
+def test_the_first_screen_keeps_what_lies_within_its_window(tiny_history, put):
+    decided = decisions_of(tiny_history)["validate to learn"]
+    campaign, round_ = put(decided)
+    decisions.decide(campaign, round_)
+    following = campaign.store.round(round_.number + 1)
+    window = campaign.settings.screening.sigma_multiple * following.sigma["sigma"]
+    potential, _ = campaign.potential(round_.potential)
+    batch = campaign.store.structures({"relaxed.outcome": "converged"})
+    energies = potential.evaluate(batch.structures).energies / batch.structures.n_atoms
+    heights = convex_hull(fractions(batch.counts), energies).energies_above_hull
+    expected = dict(zip(batch.indices.tolist(), heights, strict=True))
+    documents = list(campaign.store.documents({}, ["index", "stage", "dropped"]))
+    kept = {d["index"] for d in documents if d["stage"] == 2}
+    assert kept == {index for index, height in expected.items() if height <= window}
+    assert 2 < len(kept) < len(documents)
+    for document in documents:
+        if document["index"] not in kept:
+            dropped = document["dropped"]
+            assert dropped["energy_above_hull"] == expected[document["index"]] > window
+            assert (dropped["window"], dropped["sigma"]) == (window, following.sigma["sigma"])
+
+
+def test_the_hull_needs_its_corners(tiny_history, put, mongo):
+    campaign, round_ = put(decisions_of(tiny_history)["finish"])
+    pure = {"counts.1": 0, "final": {"$exists": True}}
+    failed = {"final": {"state": "failed", "reason": "pw.x ran out of memory"}}
+    mongo.database.structures.update_many(pure, {"$set": failed})
+    with pytest.raises(
+        CampaignError, match=r"no DFT relaxation of pure Cu succeeded, .* pw.x ran out of memory"
+    ):
+        decisions.decide(campaign, round_)
+    assert not campaign.store.campaign()["finished"]
+
+
+def test_compounds_that_failed_do_not_keep_the_hull_back(tiny_history, put, mongo):
+    campaign, round_ = put(decisions_of(tiny_history)["finish"])
+    mixed = {"counts.0": {"$gt": 0}, "counts.1": {"$gt": 0}, "final": {"$exists": True}}
+    mongo.database.structures.update_many(mixed, {"$set": {"final.state": "failed"}})
+    decisions.decide(campaign, round_)
+    assert campaign.store.campaign()["finished"]

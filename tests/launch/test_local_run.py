@@ -1,0 +1,182 @@
+"""`hullscreen run` with real workers: one at a time, through DFT failures and killed processes."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hullscreen.launch import local_run
+from hullscreen.launch.campaign_session import open_session
+from hullscreen.launch.local_run import prepare, run
+from hullscreen.launch.progress import LineBoard
+from hullscreen.potentials.errors import CampaignError
+from hullscreen.workflows import recovery
+from hullscreen.workflows.report import campaign_report
+from hullscreen.workflows.results import final_hull
+
+CALCULATORS = Path(__file__).parent / "calculators"
+SETTINGS = """
+[campaign]
+name = "local"
+elements = ["Cu", "Pd"]
+[prototypes]
+max_atoms = 3
+lattices = ["fcc"]
+aflow = false
+[potential]
+level_first = 4
+level_second = 6
+cutoff_angstrom = 4.5
+[learning]
+first_wave = 5
+[dft]
+calculator = "failing_emt:FailingEMT"
+structures_per_job = 3
+[database]
+uri = "{uri}"
+name = "{name}"
+"""
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def failing(tmp_path):
+    """File with the formulas that DFT cannot compute."""
+    path = tmp_path / "failing.txt"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def session(mongo, tmp_path, failing, monkeypatch):
+    """A campaign directory, open; its workers use the test's calculator and database."""
+    monkeypatch.syspath_prepend(str(CALCULATORS))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    monkeypatch.setenv("FAILING_EMT_FORMULAS", str(failing))
+    directory = tmp_path / "campaign"
+    directory.mkdir()
+    (directory / "hullscreen.toml").write_text(SETTINGS.format(uri=mongo.uri, name=mongo.name))
+    with open_session(directory) as session:
+        yield session
+    for pid in workers_of(directory):
+        os.kill(pid, signal.SIGKILL)
+    sys.modules.pop("failing_emt", None)
+
+
+def run_quietly(session, n_workers=1):
+    """Run to the end; gives what was said on the way."""
+    lines = []
+    run(session, LineBoard(lines.append), n_workers)
+    return lines
+
+
+def workers_of(directory):
+    """Worker processes of a campaign directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if {b"worker", str(directory).encode()} <= set(words):
+                    found.append(int(entry.name))
+    return found
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.02)
+    return value
+
+
+@pytest.mark.slow
+def test_one_run_at_a_time_and_killed_workers_are_replaced(session):
+    problems = []
+
+    def first():
+        try:
+            run_quietly(session, 2)
+        except CampaignError as error:
+            problems.append(error)
+
+    running = threading.Thread(target=first)
+    running.start()
+    fireworks = session.connection.database.fireworks
+    # In the middle of a step.
+    wait_for(lambda: fireworks.find_one({"state": "RUNNING"}))
+    with pytest.raises(CampaignError, match=rf"already at work in .* \(process {os.getpid()}\)"):
+        run_quietly(session)
+    killed = workers_of(session.directory)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: set(workers_of(session.directory)) - set(killed))
+    running.join(timeout=PATIENCE_S)
+    assert not running.is_alive()
+    assert problems == []
+    assert workers_of(session.directory) == []
+    assert final_hull(session.store).finished
+    assert fireworks.distinct("state") == ["COMPLETED"]
+    # A finished campaign starts nobody.
+    assert run_quietly(session, 10**6) == []
+
+
+@pytest.mark.slow
+def test_dft_that_fails_is_named_and_can_be_run_again(session, failing):
+    failing.write_text("CuPd2")
+    lines = run_quietly(session)
+    campaign, launchpad = prepare(session)
+    failed = recovery.failures(launchpad, campaign)
+    assert f"{len(failed)} DFT jobs failed and their structures were left out" in lines[-1]
+    reason = "FailingEMT failed on CuPd2: the charge density of CuPd2 diverged"
+    assert failed
+    for failure in failed:
+        assert failure.category == "dft"
+        assert reason in failure.reason
+    report = campaign_report(session.store)
+    assert {failure["reason"] for failure in report["failures"]} == {reason}
+    hull = final_hull(session.store)
+    assert hull.finished
+    assert "CuPd2" not in {entry.formula_pretty for entry in hull.entries}
+    # The failures are single structures', so a new run leaves them alone.
+    assert run_quietly(session) == []
+
+    # Mended, and told to try again, as a FireWorks user would.
+    failing.write_text("")
+    lpad = Path(sys.executable).with_name("lpad")
+    subprocess.run(
+        [lpad, "-l", "my_launchpad.yaml", "rerun_fws", "-s", "FIZZLED"],
+        cwd=session.directory, check=True, capture_output=True, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert not any("failed" in line for line in run_quietly(session))
+    assert recovery.failures(launchpad, campaign) == []
+    assert campaign_report(session.store)["failures"] == []
+    assert session.connection.database.fireworks.distinct("state") == ["COMPLETED"]
+    assert final_hull(session.store).finished
+    launchpad.connection.close()
+
+
+@pytest.mark.slow
+def test_a_campaign_that_cannot_go_on_says_why_and_tries_again_when_asked_to(
+    session, failing, monkeypatch
+):
+    monkeypatch.setattr(local_run, "PATIENCE_S", 0.5)
+    # The engine passes its first check, and then computes nothing more.
+    campaign, launchpad = prepare(session)
+    failing.write_text("Pd Pd2 Pd3 Cu Cu2 Cu3 CuPd Cu2Pd CuPd2")
+    with pytest.raises(CampaignError, match=r"DFT gave no energy .* diverged; mend it and run"):
+        run_quietly(session)
+    assert workers_of(session.directory) == []
+    fit, *labels = recovery.failures(launchpad, campaign)
+    assert fit.category == "train"
+    # The fit cannot do without them, so they come first when the same command is given again.
+    assert recovery.retry_failed(launchpad, campaign, all_steps=True) == 1 + len(labels)
+    ready = session.connection.database.fireworks.find({"state": "READY"})
+    assert {firework["spec"]["_category"] for firework in ready} == {"dft"}
+    launchpad.connection.close()
