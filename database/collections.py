@@ -37,6 +37,7 @@ INDEXES: dict[str, list[tuple[list[str], bool]]] = {
     "potentials": [(["campaign", "number"], True)],
     "dft_results": [(["key"], True), (["campaign", "purpose", "state"], False)],
     "reference_relaxations": [(["key"], True)],
+    "attempts": [(["key", "run"], True)],
 }
 
 

@@ -306,7 +306,7 @@ def redact(text: str) -> str:
     'mongodb://***@db.example.org/?tls=true'
     """
     # Up to the last @ before a blank or quote: malformed URIs have unescaped @ or / in passwords.
-    without_login = re.sub(r"""(mongodb(?:\+srv)?://)[^\s"'<>]*@""", r"\1***@", text)
+    without_login = re.sub(r"""([A-Za-z][\w+.-]*://)[^\s"'<>]*@""", r"\1***@", text)
     return re.sub(
         r"""([?&;](?:[A-Za-z]*password|[A-Za-z]*token|authMechanismProperties)=)[^&;\s"'<>]+""",
         r"\1***",

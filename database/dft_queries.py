@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
 
-from pymongo import DESCENDING, ReplaceOne
+from pymongo import DESCENDING, ReplaceOne, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from hullscreen.database.collections import KEYS_AT_ONCE, Collections, Query, parts_of
@@ -38,6 +38,24 @@ class DFTQueries(Collections):
             )
         except DuplicateKeyError:
             return
+
+    def count_attempt(self, key: str, run: str) -> int:
+        """Note that a process of a run begins a calculation, and say how many have so far."""
+        change = {"$inc": {"n": 1}}
+        found = self._retry(
+            lambda: self._database.attempts.find_one_and_update(
+                {"key": key, "run": run},
+                change,
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        )
+        return int(found["n"]) if found else 1
+
+    def count_dft(self) -> int:
+        """Calculations of this campaign that have ended, one way or the other."""
+        query = {"campaign": self.name}
+        return self._retry(lambda: self._database.dft_results.count_documents(query))
 
     def dft_costs(self) -> dict[str, dict[str, float]]:
         """What this campaign paid by purpose: calculations, evaluations, failures, CPU time."""

@@ -168,6 +168,14 @@ class StructureQueries(Collections):
             query = {"campaign": self.name, "index": {"$in": part}}
             self._update("structures", query, change)
 
+    def return_to_first_stage(self) -> None:
+        """Forget what screening made of the structures, their DFT relaxations too."""
+        change = {
+            "$set": {"stage": 1},
+            "$unset": {"relaxed": "", "dropped": "", "final": ""},
+        }
+        self._update("structures", {"campaign": self.name}, change)
+
     def drop(self, reasons: Mapping[int, Mapping[str, Any]]) -> None:
         """Note why structures were left behind; the first reason stays."""
         writes = [

@@ -12,18 +12,9 @@ from typing import Any
 
 from hullscreen.dft_adapters.engine import EngineMissingError
 
-# What calculators raise when they cannot compute something: ASE's own errors are RuntimeError and
-# NotImplementedError, those of tables and networks the rest.
-CALCULATOR_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+# Calculators are anybody's code: whatever one raises means that this structure has no result. Codes
+# that are commands at heart even leave through SystemExit.
+CALCULATOR_ERRORS = (Exception, SystemExit)
 NEEDED = ("energy", "forces", "stress")
 
 

@@ -121,7 +121,9 @@ class ASEEngine:
             else:
                 try:
                     self._evaluate(atoms, Path())
-                except (CalculationError, *CALCULATOR_ERRORS) as error:
+                except EngineMissingError:
+                    raise
+                except CALCULATOR_ERRORS as error:
                     reason = first_line(error)
             if reason:
                 known = f"; it has {', '.join(meant_for)}" if meant_for else ""

@@ -23,6 +23,9 @@ from hullscreen.potentials.structures import FloatArray
 if TYPE_CHECKING:
     from ase import Atoms
 
+ABSURD_FORCE = 1e3
+"""Forces beyond this, eV/Å, are an accident of the engine; bonds break at a few."""
+
 # name in the settings → where the function that makes the engine lives
 ENGINES = {
     "ase": "hullscreen.dft_adapters.ase_engine:ase_engine_from_table",
@@ -265,12 +268,20 @@ def require_finite(
             f"{np.shape(stress)} for {n_atoms} atoms; expected ({n_atoms}, 3) and (3, 3)",
             directory,
         )
-    for quantity, value in (("energy", energy), ("forces", forces), ("stress", stress)):
+    for quantity, value in (("an energy", energy), ("a force", forces), ("a stress", stress)):
         finite = math.isfinite(value) if isinstance(value, float) else np.isfinite(value).all()
         if not finite:
             raise CalculationError(
                 "not_finite",
-                f"{who} gave a {quantity} that is not a finite number for {n_atoms} atoms in "
+                f"{who} gave {quantity} that is not a finite number for {n_atoms} atoms in "
                 f"{directory}; the structure may be far from any crystal",
                 directory,
             )
+    strongest = float(np.abs(forces).max(initial=0.0))
+    if strongest > ABSURD_FORCE:
+        raise CalculationError(
+            "absurd_force",
+            f"{who} gave a force of {strongest:.3g} eV/Å, which no crystal that one would look at "
+            f"has (limit {ABSURD_FORCE:g}); check the calculation in {directory}",
+            directory,
+        )

@@ -36,7 +36,8 @@ def write_launchpad_file(directory: Path, database: Database) -> bool:
     Only its owner may read it: the address may hold a password.
     """
     path = directory / FILE_NAME
-    if path.exists() and not path.read_text(encoding="utf-8").startswith(FIRST_LINE):
+    first = FIRST_LINE.encode()
+    if path.exists() and not path.read_bytes().startswith(first):
         return False
     uri = given_uri(database, directory)
     hint = (

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from hullscreen.launch.progress import Board
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign, register
+from hullscreen.workflows.decisions import new_labels, reopen
+from hullscreen.workflows.dft_jobs import RUN_VARIABLE
 from hullscreen.workflows.flows import STAGE_NAMES, prepare_launchpad, submit_campaign
 from hullscreen.workflows.worker import launchpad_on
 
@@ -74,6 +77,8 @@ def run(session: Session, board: Board, n_workers: int) -> None:
         with closing(launchpad.connection):
             if not _is_done(session, launchpad):
                 _work(session, campaign, launchpad, board, n_workers)
+            if new_labels(campaign) > 0:
+                _work(session, campaign, launchpad, board, n_workers)
 
 
 def _work(
@@ -83,6 +88,12 @@ def _work(
     recovery.unlock(launchpad, campaign)
     recovery.release_lost(launchpad, campaign)
     recovery.retry_failed(launchpad, campaign, all_steps=True)
+    if session.store.campaign()["finished"] and recovery.is_idle(launchpad, session.store):
+        board.note(
+            f"{new_labels(campaign)} labels of jobs that were run again are learnt, and everything "
+            "is screened once more"
+        )
+        reopen(campaign)
     recovery.resubmit(launchpad, campaign)
     submit_campaign(launchpad, campaign)
     with _Workers(session, launchpad, n_workers) as workers:
@@ -169,8 +180,9 @@ class _Workers:
     launchpad: LaunchPad
     n_workers: int
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     restarts: int = 0
-    last_round: int = -1
+    last_progress: tuple[int, int] = (-1, 0)
 
     def __enter__(self) -> Self:
         logs = self.session.directory / "logs"
@@ -195,14 +207,16 @@ class _Workers:
         if not ended or _is_done(self.session, self.launchpad):
             return False
         last = self.session.store.last_round()
-        if last is not None and last.number != self.last_round:
-            self.last_round, self.restarts = last.number, 0
+        progress = (last.number if last else -1, self.session.store.count_dft())
+        if progress != self.last_progress:
+            self.last_progress, self.restarts = progress, 0
         for number in ended:
             self.restarts += 1
             if self.restarts > MAX_RESTARTS:
                 raise CampaignError(
-                    f"workers ended {MAX_RESTARTS} times without finishing a round; the reason "
-                    f"is at the end of {self._log(number)}"
+                    f"workers ended {MAX_RESTARTS} times without finishing anything, the last one "
+                    f"with status {self.processes[number].returncode}; the reason is at the end of "
+                    f"{self._log(number)}"
                 )
             self.processes[number] = self._start(number)
         return True
@@ -219,6 +233,7 @@ class _Workers:
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "NUMBA_NUM_THREADS": "1",
+            RUN_VARIABLE: self.run_id,
             "FW_CONFIG_FILE": str(logs / FIREWORKS_CONFIG),
         }
         # An address may hold a password, so it does not go onto a command line.
@@ -257,7 +272,9 @@ class _Progress:
             self.round_seen = last.number
             self.board.note(self._round_sentence(last.number))
         for stage in (1, 2):
-            entered = total if stage == 1 else store.count(stage={"$gte": 2})
+            # As many as the wave holds; an earlier stage had them all.
+            wave = last.wave if last.stage == stage else total
+            entered = store.count(stage={"$gte": stage}, order={"$lt": wave})
             if last.stage >= stage and entered:
                 done = store.count(**{"relaxed.stage": {"$gte": stage}})
                 self.board.show(f"{STAGE_NAMES[stage]}: structures relaxed", done, entered)

@@ -32,6 +32,7 @@ from hullscreen.workflows.rounds import (
     too_far_above,
 )
 from hullscreen.workflows.screening import next_wave, random_sample, sample_size
+from hullscreen.workflows.steps import labelled_structures
 
 # A stage that still meets new environments after so many rounds goes on with what it has.
 MAX_LEARNING_ROUNDS = 80
@@ -61,6 +62,26 @@ def first_round(campaign: Campaign) -> None:
         ),
         choices,
     )  # fmt: skip
+
+
+def new_labels(campaign: Campaign) -> int:
+    """Labels that came after the last fit: of jobs that had failed and were run again."""
+    potentials = campaign.store.potentials(["n_training"])
+    learnt = potentials[-1]["n_training"] if potentials else 0
+    return len(labelled_structures(campaign)) - int(learnt)
+
+
+def reopen(campaign: Campaign) -> None:
+    """Screen once more with all labels, from the first stage on; no DFT is repeated."""
+    last = campaign.store.last_round()
+    if last is None:
+        return
+    campaign.store.return_to_first_stage()
+    again = next_round(
+        last, stage=1, purpose="learn", fits=True, wave=total_structures(campaign), sigma=None
+    )
+    begin_round(campaign, again, [])
+    campaign.store.set_campaign(finished=False)
 
 
 def decide(campaign: Campaign, round_: RoundDocument) -> None:
@@ -146,7 +167,7 @@ def _validate(campaign: Campaign, round_: RoundDocument) -> None:
 
 def _screen_first(campaign: Campaign, round_: RoundDocument) -> None:
     """Drop what lies further than 4σ above the hull of the first potential."""
-    estimate = measured_errors(campaign, round_)
+    estimate = measured_errors(campaign, "validate", round_.number)
     potential, _ = campaign.potential(round_.potential)
     batch = relaxed_structures(campaign, stage=1)
     energies = potential.evaluate(batch.structures).energies / batch.structures.n_atoms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ from hullscreen.dft_adapters.engine import (
 )
 from hullscreen.dft_adapters.structure_key import canonical_order, structure_key
 from hullscreen.potentials.structures import FloatArray, IntArray
+
+# Names the run of `hullscreen run` that a process belongs to.
+RUN_VARIABLE = "HULLSCREEN_RUN"
+MAX_ATTEMPTS = 3
 
 SINGLE_POINT = "single_point"
 RELAXATION = "relaxation"
@@ -140,8 +145,10 @@ class DFTJobs:
         stored = self.store.dft_result(key)
         if stored is not None and stored.state == "done":
             return stored
+        folder = self.directory / key[:2] / key
         try:
-            result = compute(self.directory / key[:2] / key)
+            self._refuse_deadly(key, atoms, folder)
+            result = compute(folder)
         except CalculationError as error:
             geometry = Geometry(np.array(atoms.cell[:]), np.array(atoms.positions))
             self._save(
@@ -161,6 +168,21 @@ class DFTJobs:
             n_evaluations=result.n_evaluations if counted else 0,
             cpu_seconds=result.cpu_seconds if counted else 0.0,
         )
+
+    def _refuse_deadly(self, key: str, atoms: Atoms, folder: Path) -> None:
+        """Give up a calculation in which several processes of one run have ended.
+
+        An engine that crashes takes its process along and leaves no word; without this, the same
+        structure would end every worker that follows.
+        """
+        run = os.environ.get(RUN_VARIABLE)
+        if run and self.store.count_attempt(key, run) > MAX_ATTEMPTS:
+            raise CalculationError(
+                "worker_ended",
+                f"the worker process ended {MAX_ATTEMPTS} times while {self.engine.name} computed "
+                f"{atoms.get_chemical_formula()}; see the logs of the workers",
+                folder,
+            )
 
     def _save(
         self, kind: str, atoms: Atoms, structure_index: int, geometry: Geometry, **result: Any

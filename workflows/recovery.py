@@ -33,6 +33,7 @@ PASSING = (
     "CursorNotFound",
     "LockedWorkflowError",
     "errors.DatabaseError",
+    "KeyboardInterrupt",
 )
 # Workflows are locked for milliseconds; who holds a lock for this long is gone.
 LOCK_PATIENCE_S = 15.0

@@ -35,13 +35,14 @@ from hullscreen.workflows.steps import labelled_structures
 def refine(campaign: Campaign, round_: RoundDocument) -> None:
     """Label the most promising basins until none within 4σ of the hull is left without a label."""
     settings = campaign.settings.screening
-    estimate = measured_errors(campaign, round_) if round_.purpose == "refine" else None
+    # A campaign that was opened again has labels of this purpose from before.
+    asked = {s.structure_index for s in campaign.store.selected(purpose="refine")}
+    estimate = measured_errors(campaign, "refine", round_.number) if asked else None
     potential, _ = campaign.potential(round_.potential)
     batch = relaxed_structures(campaign, stage=2)
     energies = potential.evaluate(batch.structures).energies / batch.structures.n_atoms
     heights = convex_hull(fractions(batch.counts), energies).energies_above_hull
     basins = group_by_basin(batch.structures, energies, fingerprints(potential, batch.structures))
-    asked = {s.structure_index for s in campaign.store.selected(purpose="refine")}
     asked_basins = {int(basins[i]) for i, index in enumerate(batch.indices) if int(index) in asked}
     window = estimate.window(settings.sigma_multiple) if estimate else np.inf
     simplest = simplest_members(basins, energies)

@@ -13,8 +13,10 @@ from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import DFTDocument
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray
+from hullscreen.workflows.dft_jobs import SINGLE_POINT
 from hullscreen.workflows.hull import Hull, convex_hull
 from hullscreen.workflows.hull_entries import Entry, stored_energy
+from hullscreen.workflows.rounds import UNCONVERGED
 from hullscreen.workflows.same_basin import same_crystal
 from hullscreen.workflows.screening import TIE
 
@@ -39,6 +41,10 @@ class HullResult:
     failed
         Those that DFT could not relax: ``structure_index``, ``formula_pretty``, ``prototype``,
         ``reason``.
+    n_labels_failed
+        DFT single points that failed: their structures were not learnt.
+    n_unconverged
+        Structures left out because the potential could not relax them.
     entries
         Stable ones first, then by their energy above the hull.
     hull
@@ -52,6 +58,8 @@ class HullResult:
     finished: bool
     n_pending: int
     failed: tuple[dict[str, Any], ...]
+    n_labels_failed: int
+    n_unconverged: int
     entries: tuple[Entry, ...]
     hull: Hull
 
@@ -156,6 +164,8 @@ class HullResult:
             "n_dft_relaxed": len(self.entries),
             "n_pending": self.n_pending,
             "failed": list(self.failed),
+            "n_labels_failed": self.n_labels_failed,
+            "n_unconverged": self.n_unconverged,
             "tie_ev_per_atom": TIE,
             "stable": [self.document(entry) for entry in self.stable],
             "ties": [self.document(entry) | self._tie(entry) for entry in self.ties],
@@ -217,6 +227,8 @@ def final_hull(store: CampaignStore) -> HullResult:
             }
             for document in failed
         ),
+        n_labels_failed=sum(r.kind == SINGLE_POINT for r in store.failed_dft()),
+        n_unconverged=store.count(**{"dropped.reason": UNCONVERGED}),
         entries=entries,
         hull=hull,
     )

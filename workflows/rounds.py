@@ -17,6 +17,8 @@ from hullscreen.workflows.dft_jobs import SINGLE_POINT, DFTJobs, atoms_of, store
 from hullscreen.workflows.screening import ErrorEstimate, estimate_errors
 from hullscreen.workflows.steps import labelled_structures
 
+UNCONVERGED = "its relaxation ended without convergence"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -83,15 +85,15 @@ def begin_round(campaign: Campaign, round_: RoundDocument, choices: Sequence[Cho
     campaign.store.insert_round(round_, selected)
 
 
-def measured_errors(campaign: Campaign, round_: RoundDocument) -> ErrorEstimate:
+def measured_errors(campaign: Campaign, purpose: str, until: int) -> ErrorEstimate:
     """Errors of the predictions that were made when structures of this purpose were chosen.
 
     The newest rounds count, as many as make a sample: errors of older potentials are larger, so
     that σ is rather over- than underestimated.
     """
     labelled: list[tuple[Selected, DFTDocument]] = []
-    for number in range(round_.number, -1, -1):
-        labelled += labelled_structures(campaign, round=number, purpose=round_.purpose)
+    for number in range(until, -1, -1):
+        labelled += labelled_structures(campaign, round=number, purpose=purpose)
         if len(labelled) >= campaign.settings.screening.validation_structures:
             break
     predicted = np.array([s.predicted_energy_per_atom for s, _ in labelled], dtype=np.float64)
@@ -111,7 +113,7 @@ def drop_unconverged(campaign: Campaign, stage: int) -> None:
         {
             document["index"]: {
                 "stage": stage,
-                "reason": "its relaxation ended without convergence",
+                "reason": UNCONVERGED,
                 "outcome": document.get("relaxed", {}).get("outcome", "not relaxed"),
             }
             for document in campaign.store.documents(query, ["index", "relaxed.outcome"])

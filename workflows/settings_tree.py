@@ -18,8 +18,18 @@ MAX_ATOMS = {2: 8, 3: 6, 4: 4}
 
 Lattice = Literal["fcc", "bcc", "hcp", "dhcp", "9R", "sc"]
 
-FREE_TO_CHANGE = {"dft.max_steps", "dft.structures_per_job", "relaxation.batch_size"}
-"""Settings that may change during a campaign: they decide how work is cut, not what comes out."""
+FREE_TO_CHANGE = {
+    # How work is cut and how long is tried, not what comes out.
+    "dft.max_steps",
+    "dft.structures_per_job",
+    "relaxation.batch_size",
+    # The engine's fingerprint tells whether energies change: a command or a path does not.
+    "dft.arguments",
+    "dft.calculator",
+    "dft.engine",
+    "dft.quantum_espresso",
+}
+"""Settings that may change during a campaign."""
 
 KNOWN_KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
 

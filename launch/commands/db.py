@@ -62,12 +62,11 @@ def status(directory: Path, as_json: bool) -> None:
 
 def _tell_other_server(directory: Path, *, as_json: bool) -> bool:
     """Name the server that the campaign was given, if any; nothing is to be started then."""
-    from hullscreen.database.connection import host_of, redact, resolve
+    from hullscreen.database.connection import host_of, redact
+    from hullscreen.launch.launchpad_file import given_uri
     from hullscreen.launch.settings import load
 
-    settings = load(directory).database
-    uri_file = Path(settings.uri_file) if settings.uri_file else None
-    uri = resolve(directory, settings.uri, uri_file)
+    uri = given_uri(load(directory).database, directory)
     if uri is None:
         return False
     if as_json:

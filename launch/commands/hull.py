@@ -113,6 +113,13 @@ def show_hull(result: HullResult, *, everything: bool = False) -> None:
                 for e in result.unstable
             ],
         )  # fmt: skip
+    left_out = [
+        (result.n_labels_failed, "failed DFT single point"),
+        (result.n_unconverged, "unconverged relaxation"),
+    ]
+    said = [_plural(n, what) for n, what in left_out if n]
+    if said:
+        console.print(f"Left out: {', '.join(said)}; `hullscreen report` says more.")
     if result.n_pending:
         console.print(f"{result.n_pending} more structures wait for their DFT relaxation.")
     if result.failed:

@@ -70,7 +70,9 @@ def command(
     )
     directory.mkdir(parents=True, exist_ok=True)
     ours = write_launchpad_file(directory, settings.database)
-    write_atomically(settings_file, render(settings))
+    # An address may hold a password.
+    mode = 0o600 if "@" in settings.database.uri else 0o644
+    write_atomically(settings_file, render(settings), mode=mode)
 
     click.echo(f"{settings_file} is written.")
     if not ours:

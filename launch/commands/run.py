@@ -31,11 +31,14 @@ def command(directory: Path, workers: int | None, database_uri: str | None) -> N
     Anything may be killed at any time: the same command goes on where it was.
     """
     import os
+    import signal
 
     from hullscreen.launch.campaign_session import open_session
     from hullscreen.launch.local_run import run
     from hullscreen.launch.progress import progress_board
 
+    # A batch system's or a person's `kill` ends this like Ctrl-C: workers first, then a sentence.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open_session(directory, database_uri) as session, progress_board() as board:
         wanted = session.settings.launch.workers if workers is None else workers
         run(session, board, wanted or len(os.sched_getaffinity(0)))

@@ -12,6 +12,7 @@ from hullscreen.launch.options import directory_argument
 @click.option("--parent", type=int, default=None, help="Process with which this one ends.")
 def command(directory: Path, parent: int | None) -> None:
     """Work on the Fireworks of the campaign in DIRECTORY until its hull is there."""
+    import faulthandler
     import os
     import signal
 
@@ -19,6 +20,9 @@ def command(directory: Path, parent: int | None) -> None:
     from hullscreen.launch.campaign_session import open_session
     from hullscreen.workflows.worker import launchpad_on, work
 
+    # A Ctrl-C in the terminal is for `run`, which then ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
     if parent is not None:
         die_with_parent(signal.SIGTERM, parent)
     uri = os.environ.pop("HULLSCREEN_WORKER_DB_URI", None)

@@ -5,8 +5,8 @@ import stat
 import pytest
 
 from hullscreen.launch.launchpad_file import FILE_NAME, given_uri, write_launchpad_file
-from hullscreen.workflows.settings_tree import Database
 from hullscreen.potentials.errors import InputError
+from hullscreen.workflows.settings_tree import Database
 
 URI = "mongodb://me:pass%40word@host:27017/?tls=true"
 

@@ -7,8 +7,8 @@ import pytest
 
 from hullscreen.dft_adapters.espresso_settings import EspressoSettings, settings_from_table
 from hullscreen.launch.settings import FILE_NAME, from_tables, load, with_database_uri
-from hullscreen.workflows.settings_tree import MAX_ATOMS, QuantumEspresso
 from hullscreen.potentials.errors import SettingsError
+from hullscreen.workflows.settings_tree import MAX_ATOMS, QuantumEspresso
 
 GOOD = {"campaign": {"elements": ["Cu", "Pd"]}}
 

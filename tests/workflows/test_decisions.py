@@ -123,7 +123,6 @@ def test_killed_at_any_write_a_decision_is_taken_again_with_the_same_result(
         perform()
         assert comparable(mongo.database) == expected, f"killed after {lives} writes"
         lives += 1
-    print(kind, lives)
     # At least the round, the processor time, the workflow and the note that it is there.
     assert lives >= (2 if kind == "finish" else 5)
 

@@ -3,8 +3,8 @@
 import pytest
 from ase.data import chemical_symbols
 
-from hullscreen.workflows.elements import SYMBOLS, check_elements, nearest_symbol
 from hullscreen.potentials.errors import InputError
+from hullscreen.workflows.elements import SYMBOLS, check_elements, nearest_symbol
 
 
 def test_symbols_are_those_of_ase():

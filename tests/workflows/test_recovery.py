@@ -94,7 +94,6 @@ def test_killed_at_any_write_of_a_rocket_a_round_still_ends(
         assert states_in(mongo.database) == expected, f"killed after {lives} writes"
         assert campaign.store.round(number + 1).submitted
         lives += 1
-    print(lives)
     assert lives > 30
 
 

@@ -112,7 +112,6 @@ def test_killed_at_any_write_a_step_goes_on_where_it_was(
         # Only what was just being stored is computed twice.
         assert len(computed.formulas) <= n + 1
         lives += 1
-    print(lives)
     assert lives > 5
 
 
