@@ -77,10 +77,12 @@ def reopen(campaign: Campaign) -> None:
     if last is None:
         return
     campaign.store.return_to_first_stage()
-    again = next_round(
-        last, stage=1, purpose="learn", fits=True, wave=total_structures(campaign), sigma=None
-    )
-    begin_round(campaign, again, [])
+    # Any other last round is the one that a killed process has begun here.
+    if last.purpose == "final":
+        again = next_round(
+            last, stage=1, purpose="learn", fits=True, wave=total_structures(campaign), sigma=None
+        )
+        begin_round(campaign, again, [])
     campaign.store.set_campaign(finished=False)
 
 

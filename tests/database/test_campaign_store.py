@@ -363,9 +363,16 @@ def test_costs_are_those_this_campaign_paid(store):
     store.save_dft(dft("c", state="failed"))
     store.save_dft(dft("d", campaign="other"))
     assert store.dft_costs() == {
-        "final": {"calculations": 1, "evaluations": 7, "failed": 0, "cpu_seconds": 0.5},
-        "learn": {"calculations": 4, "evaluations": 4, "failed": 1, "cpu_seconds": 2.0},
-    }
+        "final": {
+            "calculations": 1, "single_points": 0, "relaxations": 1, "evaluations": 7,
+            "failed": 0, "cpu_seconds": 0.5,
+        },
+        "learn": {
+            "calculations": 4, "single_points": 4, "relaxations": 0, "evaluations": 4,
+            "failed": 1, "cpu_seconds": 2.0,
+        },
+    }  # fmt: skip
+    assert store.count_dft() == 5
     assert store.last_dft_at() == store.dft_result("c").created_at
     assert CampaignStore(store._connection, "idle").last_dft_at() is None
 
@@ -395,6 +402,11 @@ def test_reference_relaxations_that_are_done_stay(store):
     found = store.reference_relaxations(["k", "l", "m"])
     assert set(found) == {"k", "l"}
     assert (found["k"].state, found["k"].energy) == ("done", -1.0)
+
+
+def test_attempts_are_counted_by_run(store):
+    counts = [store.count_attempt(*one) for one in (("k", "a"), ("k", "a"), ("k", "b"), ("l", "a"))]
+    assert counts == [1, 2, 1, 1]
 
 
 # Indexes
@@ -466,12 +478,14 @@ def run_campaign(mongo, make_campaign, tmp_path, monkeypatch):
 
     from hullscreen.workflows import recovery
     from hullscreen.workflows.campaign_status import campaign_status
+    from hullscreen.workflows.dft_jobs import RUN_VARIABLE
     from hullscreen.workflows.flows import prepare_launchpad
     from hullscreen.workflows.report import campaign_report
     from hullscreen.workflows.results import final_hull, screened_background
 
     def run(listener):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv(RUN_VARIABLE, "this run")
         with MongoClient(mongo.uri, event_listeners=[listener], tz_aware=True) as client:
             connection = Connection(client[mongo.name], mongo.uri, mongo.name, embedded=True)
             launchpad = LaunchPad(
@@ -493,6 +507,9 @@ def run_campaign(mongo, make_campaign, tmp_path, monkeypatch):
             campaign_status(store, connection)
             store.borrowed_evaluations([one.key for one in store.selected()])
             store.reference_relaxations(["none"])
+            store.count_attempt("key", "run")
+            store.count_dft()
+            store.return_to_first_stage()
             launchpad.connection.close()
 
     return run

@@ -50,7 +50,7 @@ def test_an_honest_answer_is_understood(impostor, tmp_path):
         ("echo garbage", "no_result", "without writing data-file-schema.xml; is the executable"),
         (saying(energy="NaN"), "unreadable_result", "etot is nan"),
         (saying(energy="lots"), "unreadable_result", "could not convert"),
-        (saying(forces="NaN 0 0"), "not_finite", "gave a forces that is not a finite number"),
+        (saying(forces="NaN 0 0"), "not_finite", "gave a force that is not a finite number"),
         (saying(forces="0 0 0 0 0 0"), "wrong_shape", r"shape \(2, 3\)"),
         (saying(a="2"), "collapsed", r"changed the volume 0\.14 times"),
         (saying(stress="0"), "unreadable_result", "cannot reshape"),

@@ -158,8 +158,29 @@ def test_dft_that_fails_is_named_and_can_be_run_again(session, failing):
     assert recovery.failures(launchpad, campaign) == []
     assert campaign_report(session.store)["failures"] == []
     assert session.connection.database.fireworks.distinct("state") == ["COMPLETED"]
-    assert final_hull(session.store).finished
+    hull = final_hull(session.store)
+    assert hull.finished
+    # The labels that came late were learnt, and all was screened again.
+    assert "CuPd2" in {entry.formula_pretty for entry in hull.entries}
+    assert run_quietly(session) == []
     launchpad.connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["+", "-"], ids=["crash", "SystemExit"])
+def test_an_engine_that_takes_its_process_along_costs_one_structure(session, failing, way):
+    failing.write_text(f"{way}CuPd2")
+    lines = run_quietly(session)
+    assert "DFT jobs failed and their structures were left out" in lines[-1]
+    reasons = {failure["reason"] for failure in campaign_report(session.store)["failures"]}
+    assert len(reasons) == 1
+    expected = "the worker process ended 3 times while" if way == "+" else "failed on CuPd2"
+    assert expected in reasons.pop()
+    hull = final_hull(session.store)
+    assert hull.finished
+    assert hull.n_labels_failed > 0
+    # What shares a job with it is computed all the same.
+    assert {"Cu", "Pd", "Cu2Pd", "CuPd"} <= {entry.formula_pretty for entry in hull.entries}
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from hullscreen.workflows.flows import prepare_launchpad
 from hullscreen.workflows.hull import convex_hull
 from hullscreen.workflows.learning import gradient_rows
 from hullscreen.workflows.rounds import fractions
+from hullscreen.workflows.screening import TIE, ErrorEstimate
 
 # What differs between two decisions that are the same.
 OF_THE_MOMENT = ("_id", "created_at", "last_updated", "cpu_seconds", "directory")
@@ -207,7 +208,8 @@ def test_the_first_screen_keeps_what_lies_within_its_window(tiny_history, put):
     campaign, round_ = put(decided)
     decisions.decide(campaign, round_)
     following = campaign.store.round(round_.number + 1)
-    window = campaign.settings.screening.sigma_multiple * following.sigma["sigma"]
+    estimate = ErrorEstimate(**following.sigma)
+    window = estimate.window(campaign.settings.screening.sigma_multiple)
     potential, _ = campaign.potential(round_.potential)
     batch = campaign.store.structures({"relaxed.outcome": "converged"})
     energies = potential.evaluate(batch.structures).energies / batch.structures.n_atoms
@@ -242,3 +244,75 @@ def test_compounds_that_failed_do_not_keep_the_hull_back(tiny_history, put, mong
     mongo.database.structures.update_many(mixed, {"$set": {"final.state": "failed"}})
     decisions.decide(campaign, round_)
     assert campaign.store.campaign()["finished"]
+
+
+@pytest.fixture
+def late_label(make_campaign, mongo, put_back, tiny_history):
+    """Function: the finished campaign, one of whose labels came after the last fit."""
+    campaign = make_campaign()
+
+    def put_late():
+        put_back(mongo, tiny_history[-1].after)
+        last = max(p["number"] for p in tiny_history[-1].after["potentials"])
+        mongo.database.potentials.update_one({"number": last}, {"$inc": {"n_training": -1}})
+        return campaign
+
+    return put_late
+
+
+def test_labels_that_came_late_are_counted(late_label, mongo, put_back, tiny_history):
+    campaign = late_label()
+    assert decisions.new_labels(campaign) == 1
+    put_back(mongo, tiny_history[-1].after)
+    assert decisions.new_labels(campaign) == 0
+
+
+def lowest_energies(structures):
+    """Of every formula that DFT has relaxed, eV/atom."""
+    lowest = {}
+    for document in structures:
+        if "final" in document:
+            energy = document["final"]["energy_per_atom"]
+            formula = document["formula_pretty"]
+            lowest[formula] = min(energy, lowest.get(formula, energy))
+    return lowest
+
+
+def test_opened_again_everything_is_screened_once_more(
+    late_label, work_off_round, mongo, tiny_history
+):
+    campaign = late_label()
+    decisions.reopen(campaign)
+    assert campaign.store.count(stage=1, relaxed={"$exists": False}) == 20
+    assert not campaign.store.campaign()["finished"]
+    while not campaign.store.campaign()["finished"]:
+        round_ = campaign.store.last_round()
+        work_off_round(campaign, round_)
+        decisions.decide(campaign, round_)
+    assert decisions.new_labels(campaign) == 0
+    after = lowest_energies(mongo.database.structures.find({}))
+    # DFT relaxations from other starts end within their force tolerance of the same minimum.
+    assert after == pytest.approx(lowest_energies(tiny_history[-1].after["structures"]), abs=TIE)
+
+
+def test_killed_at_any_write_a_campaign_is_opened_again_once(late_label, mongo, mortal):
+    campaign = late_label()
+
+    def open_again():
+        # As `hullscreen run` asks before it works.
+        if campaign.store.campaign()["finished"] and decisions.new_labels(campaign) > 0:
+            decisions.reopen(campaign)
+
+    open_again()
+    expected = comparable(mongo.database)
+    lives = 0
+    while True:
+        late_label()
+        with mortal(lives) as fate:
+            open_again()
+        if not fate.dead:
+            break
+        open_again()
+        assert comparable(mongo.database) == expected, f"killed after {lives} writes"
+        lives += 1
+    assert lives >= 3

@@ -7,7 +7,7 @@ from hullscreen.workflows.decisions import decide
 from hullscreen.workflows.hull import convex_hull
 from hullscreen.workflows.refinement import refine
 from hullscreen.workflows.rounds import fractions, relaxed_structures
-from hullscreen.workflows.screening import TIE
+from hullscreen.workflows.screening import TIE, ErrorEstimate
 from hullscreen.workflows.steps import labelled_structures
 
 
@@ -60,7 +60,7 @@ def test_what_is_labelled_next_lies_within_the_window_and_is_new(at):
     campaign, before = at("refine", "refine", taken=False)
     heights, _, _ = heights_of(campaign, before)
     campaign, round_ = at("refine", "refine", taken=True)
-    window = campaign.settings.screening.sigma_multiple * round_.sigma["sigma"]
+    window = ErrorEstimate(**round_.sigma).window(campaign.settings.screening.sigma_multiple)
     earlier = {
         one.structure_index
         for one in campaign.store.selected(purpose="refine")

@@ -103,7 +103,9 @@ def errors_of(campaign, round_number):
 def test_sigma_compares_predictions_with_labels_of_the_round(finished):
     (round_,) = [r for r in finished.store.rounds() if r.purpose == "validate"]
     predicted, computed = errors_of(finished, round_.number)
-    assert measured_errors(finished, round_) == estimate_errors(predicted, computed)
+    assert measured_errors(finished, "validate", round_.number) == estimate_errors(
+        predicted, computed
+    )
 
 
 def test_labels_that_failed_do_not_count(finished):
@@ -111,12 +113,12 @@ def test_labels_that_failed_do_not_count(finished):
     first, *others = finished.store.selected(round=round_.number)
     results = finished.store._database.dft_results
     results.update_one({"key": first.key}, {"$set": {"state": "failed", "energy": None}})
-    assert measured_errors(finished, round_).n_structures == len(others)
+    assert measured_errors(finished, "validate", round_.number).n_structures == len(others)
     results.update_many(
         {"key": {"$in": [one.key for one in others]}}, {"$set": {"state": "failed"}}
     )
     with pytest.raises(CampaignError, match="at least two validated structures, got 0"):
-        measured_errors(finished, round_)
+        measured_errors(finished, "validate", round_.number)
 
 
 def test_a_sample_that_is_too_small_takes_earlier_rounds_in(finished):
@@ -124,7 +126,7 @@ def test_a_sample_that_is_too_small_takes_earlier_rounds_in(finished):
     assert len(rounds) > 1
     wanted = finished.settings.screening.validation_structures
     sizes = [len(finished.store.selected(round=r.number)) for r in rounds]
-    estimate = measured_errors(finished, rounds[-1])
+    estimate = measured_errors(finished, "refine", rounds[-1].number)
     # The newest rounds, whole ones, until there are enough.
     expected, taken = 0, []
     for round_, size in zip(reversed(rounds), reversed(sizes), strict=True):

@@ -10,7 +10,12 @@ from scipy.spatial.transform import Rotation
 
 from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import Structures, join, to_atoms
-from hullscreen.workflows.same_basin import BasinTolerances, group_by_basin, same_crystal
+from hullscreen.workflows.same_basin import (
+    BasinTolerances,
+    group_by_basin,
+    same_crystal,
+    simplest_members,
+)
 
 FCC = 2.0 * np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
 BCC = 1.6 * np.array([[-1.0, 1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, -1.0]])
@@ -277,3 +282,13 @@ def test_bad_input_is_named():
     flat = Structures(np.zeros((2, 3, 3)), one.positions, one.species, one.offsets)
     with pytest.raises(InputError, match="no volume"):
         group_by_basin(flat, np.zeros(2))
+
+
+def test_the_simplest_member_stands_for_a_basin():
+    basins = np.array([2, 1, 2, 1, 2])
+    energies = np.array([-1.0 + 5e-5, -2.0 + 3e-4, -1.0, -2.0 + 2e-4, -1.0 + 1e-5])
+    energies[1] = -2.0
+    # The first one of basin 2 is as low as its lowest, within what relaxations repeat.
+    assert simplest_members(basins, energies) == {2: 0, 1: 1}
+    energies[0] = -1.0 + 1e-3
+    assert simplest_members(basins, energies)[2] == 2

@@ -29,10 +29,19 @@ def test_the_estimate_is_what_numpy_says(errors, level):
     assert estimate.sigma == pytest.approx(np.linalg.norm(kept) / len(kept) ** 0.5, abs=1e-14)
     assert estimate.uncertainty == pytest.approx(estimate.sigma / (2 * len(kept)) ** 0.5, abs=1e-14)
     assert estimate.largest == max(abs(kept))
+    assert estimate.lowest == min(*kept, 0.0)
     assert estimate.mean == pytest.approx(sum(kept) / len(kept), abs=1e-14)
     assert estimate.n_structures == len(errors)
     # Float sums may end an ulp above the largest term.
     assert estimate.sigma <= estimate.largest * (1 + 1e-12)
+
+
+def test_a_window_is_no_smaller_than_the_largest_error_towards_stability():
+    estimate = estimate_errors(np.zeros(4), np.array([0.03, 0.01, -0.04, 0.0]))
+    assert estimate.window(4.0) == 4.0 * estimate.sigma
+    assert estimate.window(1.0) == 0.04
+    # Structures that lie above their prediction are no reason to keep more.
+    assert estimate_errors(np.zeros(2), np.array([0.5, 0.5])).window(0.1) == pytest.approx(0.05)
 
 
 def test_the_uncertainty_is_how_much_sigma_scatters():
@@ -148,3 +157,15 @@ def test_waves_grow_to_the_pool_and_not_further(wave, growth, total):
     if wave < total:
         assert following > wave
         assert following <= max(wave + 1, wave * growth)
+
+
+def test_the_window_reaches_down_to_the_lowest_error_seen():
+    gaussian = estimate_errors(np.zeros(4), np.array([0.01, -0.01, 0.01, -0.01]))
+    assert gaussian.window(4.0) == pytest.approx(0.04)
+    # One structure lies 90 meV/atom below its prediction: so may others.
+    tailed = estimate_errors(np.zeros(100), np.array([-0.09, *([0.001] * 99)]))
+    assert 4.0 * tailed.sigma < 0.09
+    assert tailed.window(4.0) == pytest.approx(0.09)
+    # Errors upwards cost no structure its place.
+    upwards = estimate_errors(np.zeros(100), np.array([0.09, *([0.001] * 99)]))
+    assert upwards.window(4.0) == pytest.approx(4.0 * upwards.sigma)

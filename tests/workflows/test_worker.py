@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from fireworks import FWAction, FWorker
 
 from hullscreen.workflows import decisions, steps
 from hullscreen.workflows.flows import submit_campaign, submit_round
@@ -98,3 +99,23 @@ def test_fireworks_of_other_campaigns_are_left_alone(at_the_end, launchpad, mong
     submit_round(launchpad, at_the_end, at_the_end.store.last_round().number)
     work(launchpad, at_the_end.store, poll_s=0.01)
     assert states(mongo)["prototypes"] == "READY"
+
+
+def test_a_worker_waits_for_steps_that_another_one_runs(at_the_end, launchpad):
+    store = at_the_end.store
+    submit_round(launchpad, at_the_end, store.last_round().number)
+    _, launch_id = launchpad.checkout_fw(FWorker(name="another"), "/")
+    store.set_campaign(finished=True)
+    worker = threading.Thread(target=work, args=(launchpad, store), kwargs={"poll_s": 0.01})
+    worker.start()
+    worker.join(timeout=0.5)
+    assert worker.is_alive()
+    # As if the other one had done its relaxations; then there is the decision to take.
+    store._database.structures.update_many(
+        {"index": {"$in": list(store.last_round().final_indices)}},
+        {"$set": {"final": {"state": "done"}}},
+    )
+    launchpad.complete_launch(launch_id, FWAction())
+    worker.join(timeout=60)
+    assert not worker.is_alive()
+    assert launchpad.fireworks.distinct("state") == ["COMPLETED"]

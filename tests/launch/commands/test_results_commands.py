@@ -288,8 +288,8 @@ def test_report_as_tables(directory, call, call_json):
         assert reason in out
     sigma = report["sigma"]["screen_2"]
     assert f"{sigma['sigma_mev_per_atom']:.2f} ± {sigma['uncertainty_mev_per_atom']:.2f}" in out
-    total = re.search(r"^total +([\d,]+) +([\d,]+)", out, flags=re.MULTILINE)
-    assert int(total[2].replace(",", "")) == report["dft_evaluations"]["total"]
+    total = re.search(r"^total +([\d,]+) +([\d,]+) +([\d,]+)", out, flags=re.MULTILINE)
+    assert int(total[3].replace(",", "")) == report["dft_evaluations"]["total"]
     assert "structures per CPU second" in out
 
 
