@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hullscreen.database.campaign_store import StructureBatch
 from hullscreen.database.documents import (
     DFTDocument,
     Geometry,
@@ -24,6 +25,7 @@ from hullscreen.potentials.fit import EV_PER_CUBIC_ANGSTROM_IN_GPA, TrainingSet
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_files import mtp_text
 from hullscreen.potentials.relaxation import Outcome, RelaxationLimits, relax
+from hullscreen.potentials.relaxation import Relaxed as Batch
 from hullscreen.potentials.structures import join
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.dft_jobs import (
@@ -35,6 +37,7 @@ from hullscreen.workflows.dft_jobs import (
 )
 from hullscreen.workflows.learning import shortest_bond, train
 
+CONVERGED = Outcome.CONVERGED.name.lower()
 # Relaxed structures are saved in groups of this many: a killed worker loses seconds.
 SAVED_TOGETHER = 100
 # The radial functions' range begins at this fraction of the shortest bond; atoms this near are a
@@ -247,21 +250,34 @@ def relax_structures(campaign: Campaign, round_: RoundDocument, first: int, last
         with campaign.accounting("relaxation"):
             relaxed = relax(potential, batch.structures, limits, active)
         with campaign.accounting("database"):
-            results = {}
-            for i, index in enumerate(batch.indices):
-                candidate = relaxed.highest_grades[i] >= campaign.settings.learning.select_grade
-                results[int(index)] = Relaxed(
-                    stage=round_.stage,
-                    potential=round_.potential,
-                    outcome=Outcome(relaxed.outcomes[i]).name.lower(),
-                    energy_per_atom=float(relaxed.energies[i] / relaxed.structures.n_atoms[i]),
-                    evaluations=int(relaxed.evaluations[i]),
-                    grade=float(relaxed.grades[i]),
-                    highest_grade=float(relaxed.highest_grades[i]),
-                    geometry=Geometry(*relaxed.structures.one(i)[:2]),
-                    snapshot=Geometry(*relaxed.snapshots.one(i)[:2]) if candidate else None,
-                )
+            results = {
+                int(index): _result(campaign, round_, batch, relaxed, i)
+                for i, index in enumerate(batch.indices)
+            }
             store.save_relaxed(results)
+
+
+def _result(
+    campaign: Campaign, round_: RoundDocument, batch: StructureBatch, relaxed: Batch, i: int
+) -> Relaxed:
+    """What is stored of the relaxation of structure ``i`` of a batch."""
+    outcome = Outcome(relaxed.outcomes[i])
+    moved, energy = relaxed.structures, relaxed.energies[i] / relaxed.structures.n_atoms[i]
+    if outcome is not Outcome.CONVERGED and batch.outcomes[i] == CONVERGED and round_.again:
+        # It was at rest before: what a new potential could not improve stays where it was.
+        outcome, moved, energy = Outcome.CONVERGED, batch.structures, batch.energies_per_atom[i]
+    candidate = relaxed.highest_grades[i] >= campaign.settings.learning.select_grade
+    return Relaxed(
+        stage=round_.stage,
+        potential=round_.potential,
+        outcome=outcome.name.lower(),
+        energy_per_atom=float(energy),
+        evaluations=int(relaxed.evaluations[i]),
+        grade=float(relaxed.grades[i]),
+        highest_grade=float(relaxed.highest_grades[i]),
+        geometry=Geometry(*moved.one(i)[:2]),
+        snapshot=Geometry(*relaxed.snapshots.one(i)[:2]) if candidate else None,
+    )
 
 
 def _limits(campaign: Campaign, potential: MomentTensorPotential) -> RelaxationLimits:

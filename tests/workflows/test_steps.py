@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
+from hullscreen.database.campaign_store import StructureBatch
+from hullscreen.database.documents import RoundDocument
 from hullscreen.dft_adapters.ase_engine import ASEEngine
 from hullscreen.dft_adapters.engine import CalculationError
 from hullscreen.potentials.errors import CampaignError, DFTError
+from hullscreen.potentials.relaxation import Outcome
+from hullscreen.potentials.relaxation import Relaxed as Batch
+from hullscreen.potentials.structures import join
 from hullscreen.workflows import steps
 from hullscreen.workflows.dft_jobs import stored_energy
 
@@ -268,3 +273,33 @@ def test_energies_far_below_every_label_are_holes_of_the_potential(
         for one, result in steps.labelled_structures(campaign)
     )
     assert limits.lowest_energy_per_atom == lowest - steps.DEPTH_OF_A_HOLE
+
+
+@pytest.mark.parametrize("before", ["converged", "stalled"])
+@pytest.mark.parametrize("again", [True, False])
+def test_what_was_at_rest_stays_there_if_a_new_potential_cannot_relax_it(
+    make_campaign, before, again
+):
+    cell, positions = 3.6 * np.eye(3), np.zeros((1, 3))
+    species = np.zeros(1, dtype=np.int32)
+    known = join([(cell, positions, species)])
+    moved = join([(1.1 * cell, positions, species)])
+    batch = StructureBatch(
+        np.array([0]), np.array([[1, 0]]), known, np.array([-3.5]), np.array([1]), np.array([0.0]),
+        [before],
+    )  # fmt: skip
+    zero = np.zeros(1)
+    relaxed = Batch(
+        moved, np.array([-3.0]), np.array([Outcome.STALLED], dtype=np.int32),
+        np.ones(1, dtype=np.int32), zero, zero, moved, zero, zero,
+    )  # fmt: skip
+    round_ = RoundDocument(
+        campaign="tiny", number=9, stage=2, purpose="refine", potential=9, fits=True, wave=5,
+        again=again,
+    )  # fmt: skip
+    result = steps._result(make_campaign(), round_, batch, relaxed, 0)
+    kept = again and before == "converged"
+    assert result.outcome == ("converged" if kept else "stalled")
+    assert result.energy_per_atom == (-3.5 if kept else -3.0)
+    np.testing.assert_array_equal(result.geometry.cell, cell if kept else 1.1 * cell)
+    assert result.potential == 9
