@@ -21,6 +21,10 @@ class HullscreenError(Exception):
 
     exit_code = 1
 
+    def to_dict(self) -> dict[str, str]:
+        """What FireWorks keeps of an exception, and shows as its details."""
+        return {"reason": str(self)}
+
 
 class InputError(HullscreenError, ValueError):
     """Something a user gave is not what is expected there."""

@@ -53,14 +53,14 @@ def test_errors_survive_a_process_boundary():
     assert isinstance(error, DFTError)
 
 
-@pytest.mark.parametrize("which", ["energy", "forces", "stress"])
-def test_numbers_that_are_none_are_refused(which, tmp_path):
+@pytest.mark.parametrize(
+    ("which", "named"), [("energy", "an energy"), ("forces", "a force"), ("stress", "a stress")]
+)
+def test_numbers_that_are_none_are_refused(which, named, tmp_path):
     values = {"energy": -1.0, "forces": np.zeros((2, 3)), "stress": np.zeros((3, 3))}
     require_finite(**values, n_atoms=2, who="X", directory=tmp_path)
     values[which] = values[which] * np.nan
-    with pytest.raises(
-        CalculationError, match=f"an? {which.removesuffix('s')} that is not"
-    ) as caught:
+    with pytest.raises(CalculationError, match=f"{named} that is not") as caught:
         require_finite(**values, n_atoms=2, who="X", directory=tmp_path)
     assert caught.value.reason == "not_finite"
     assert caught.value.directory == tmp_path
@@ -71,3 +71,11 @@ def test_missing_atoms_are_noticed(tmp_path):
         require_finite(
             -1.0, np.zeros((2, 3)), np.zeros((3, 3)), n_atoms=3, who="X", directory=tmp_path
         )
+
+
+def test_a_force_beyond_all_crystals_is_refused(tmp_path):
+    forces = np.zeros((2, 3))
+    forces[1, 2] = -1e6
+    with pytest.raises(CalculationError, match=r"a force of 1e\+06 eV/Å") as caught:
+        require_finite(-1.0, forces, np.zeros((3, 3)), n_atoms=2, who="X", directory=tmp_path)
+    assert caught.value.reason == "absurd_force"

@@ -139,6 +139,8 @@ def test_dft_that_fails_is_named_and_can_be_run_again(session, failing):
     for failure in failed:
         assert failure.category == "dft"
         assert reason in failure.reason
+        launch = launchpad.launches.find_one({"fw_id": failure.fw_id}, sort=[("launch_id", -1)])
+        assert reason in launch["action"]["stored_data"]["_exception"]["_details"]["reason"]
     report = campaign_report(session.store)
     assert {failure["reason"] for failure in report["failures"]} == {reason}
     hull = final_hull(session.store)
