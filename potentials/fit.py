@@ -276,7 +276,9 @@ class _Problem:
         self, potential: MomentTensorPotential, *, linear_only: bool
     ) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Weighted Jacobian (n_free, n_rows) and residuals (n_rows,) of each cell."""
-        training, tables = self.training, potential.tables
+        from hullscreen.potentials.old_kernels import old_tables
+
+        training, tables = self.training, old_tables(potential)
         structures = training.structures
         for s in range(len(structures)):
             cell, positions, species = structures.one(s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from hullscreen.potentials.kernels import (
+from hullscreen.potentials.old_kernels import (
     FAST,
     Neighbours,
     Tables,

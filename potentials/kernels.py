@@ -1,12 +1,15 @@
-"""Compiled evaluation of an MTP: neighbours, moments, energy and all its derivatives.
+"""Compiled evaluation of an MTP: moments, energies and all their derivatives.
 
-Everything is per atom and its neighbours, which lie in structure-of-arrays form sorted by species,
-so that each inner loop runs over neighbours with constant coefficients and vectorises.
+Sites, of one cell or of many, are taken eight at a time. Within a site the lanes are neighbours;
+once the basic moments are summed, the lanes of their products are the eight sites.
 
 Symbols, after Novikov et al., Mach. Learn.: Sci. Technol. 2, 025002 (2021): ``f[μ, j]`` radial
-functions, ``q[β, j]`` the radial basis T_β(ξ(r)) (R_cut − r)² times the scaling, ``monomials[k,
-j]`` products x^a y^b z^c of unit vectors, ``moments`` the basic moments followed by their products,
-``adjoints`` the derivatives of the site energy by each moment.
+functions, ``q[β, j]`` the radial basis T_β(ξ(r)) (R_cut − r)² times the scaling, ``monomials[k]``
+products x^a y^b z^c of unit vectors, ``values`` the basic moments Σ_j f[μ, j] monomials[k, j]
+followed by their products, ``adjoints`` the derivatives of the site energy by each of them.
+
+Monomials of a degree follow those of the degree below, and begin with x times each of these in
+order; then come y times those free of x, then z times that free of x and y.
 """
 
 from __future__ import annotations
@@ -14,17 +17,23 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
-
-# Sums may be reordered and fused; NaN and infinity keep their meaning, since the relaxer watches
-# for them.
-FAST = {"reassoc", "contract", "nsz", "arcp"}
+from hullscreen.potentials.compiling import kernel
+from hullscreen.potentials.lanes import (
+    WIDTH,
+    keep_first,
+    load,
+    spread,
+    square_root,
+    store,
+    total,
+)
+from hullscreen.potentials.neighbours import Lists
+from hullscreen.potentials.structures import FloatArray, IntArray
 
 
 class Tables(NamedTuple):
-    """An MTP as the kernels take it.
+    """An MTP as the kernels take it. Moments are named by their first lane: index times eight.
 
     Attributes
     ----------
@@ -32,440 +41,353 @@ class Tables(NamedTuple):
         c[z_i, z_j, μ, β], shape (n_species, n_species, n_radial, radial_basis_size).
     shifts, linear
         Energy of each species (n_species,) and coefficient of each basis function (n_scalars,), eV.
-    basic
-        Radial function and monomial of each basic moment, shape (n_basic, 2).
-    left, right, target, factor
-        Products in order, each shape (n_products,).
+    firsts
+        Basic moments of μ are ``firsts[μ]:firsts[μ + 1]``, one for each of the first monomials;
+        shape (n_radial + 1,).
+    left, right, factor
+        Operands and coefficient of each product, shape (n_products,).
+    targets, ends
+        Runs of products that add to the same moment: which one, and where the run ends; (n_runs,).
     scalars
         Which moments are the basis functions, shape (n_scalars,).
-    powers, lower
-        Powers (a, b, c) of each monomial, and the monomials with one power less of x, y, z;
-        (n_monomials, 3).
+    degree
+        Highest degree of a monomial.
     """
 
     radial: FloatArray
     shifts: FloatArray
     linear: FloatArray
-    basic: IntArray
+    firsts: IntArray
     left: IntArray
     right: IntArray
-    target: IntArray
     factor: FloatArray
+    targets: IntArray
+    ends: IntArray
     scalars: IntArray
-    powers: IntArray
-    lower: IntArray
+    degree: int
     n_moments: int
     min_distance: float
     cutoff: float
     scaling: float
 
 
-class Neighbours(NamedTuple):
-    """Neighbours of every atom of one cell; those of atom i are ``starts[i]:starts[i + 1]``.
+class Workspace(NamedTuple):
+    """Scratch arrays of one thread, in flat C order.
 
-    ``x, y, z`` lead from the atom to the neighbour, ``atoms`` is the neighbour's index in the cell;
-    ``groups[i, z]`` is where neighbours of species z begin, shape (n_atoms, n_species + 1).
+    ``units`` (x, y, z, 1/r), ``q``, ``f``, ``df`` are kept for eight sites, shape (8, rows,
+    width); ``dq``, ``slopes`` and ``pulls`` for the site at hand, (rows, width); ``values`` and
+    ``adjoints`` are (n_moments, 8) with sites as lanes, ``sums``, ``monomials`` and ``weights``
+    (rows, 8) with neighbours as lanes.
     """
 
-    x: FloatArray
-    y: FloatArray
-    z: FloatArray
-    atoms: IntArray
-    starts: IntArray
-    groups: IntArray
-    shortest: float
-
-
-class Workspace(NamedTuple):
-    """Scratch arrays of one thread; the last axis is the neighbour."""
-
-    ux: FloatArray
-    uy: FloatArray
-    uz: FloatArray
-    r: FloatArray
+    units: FloatArray
     q: FloatArray
-    dq: FloatArray
     f: FloatArray
     df: FloatArray
+    dq: FloatArray
+    slopes: FloatArray
+    pulls: FloatArray
+    values: FloatArray
+    adjoints: FloatArray
+    sums: FloatArray
     monomials: FloatArray
     weights: FloatArray
-    slopes: FloatArray
-    gx: FloatArray
-    gy: FloatArray
-    gz: FloatArray
-    moments: FloatArray
-    adjoints: FloatArray
+    width: int
 
 
-@njit(cache=True, nogil=True)
-def workspace(tables: Tables, n_neighbours: int) -> Workspace:
-    """Scratch for atoms of at most ``n_neighbours`` neighbours."""
+@kernel
+def n_monomials(degree: int) -> int:
+    """How many monomials have a degree up to ``degree``."""
+    return (degree + 1) * (degree + 2) * (degree + 3) // 6
+
+
+@kernel
+def workspace(tables: Tables, width: int) -> Workspace:
+    """Scratch for sites of at most ``width`` neighbours."""
     n_radial, n_beta = tables.radial.shape[2], tables.radial.shape[3]
-    n_monomials = len(tables.powers)
-    n = n_neighbours
+    n_powers = n_monomials(tables.degree)
+    # Lanes at the end of a species' neighbours reach beyond the last neighbour.
+    width += WIDTH
     return Workspace(
-        np.empty(n),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n),
-        np.empty((n_beta, n)),
-        np.empty((n_beta, n)),
-        np.empty((n_radial, n)),
-        np.empty((n_radial, n)),
-        np.empty((n_monomials, n)),
-        np.empty((n_monomials, n)),
-        np.empty((n_monomials, n)),
-        np.empty(n),
-        np.empty(n),
-        np.empty(n),
-        np.empty(tables.n_moments),
-        np.empty(tables.n_moments),
+        np.empty(WIDTH * 4 * width),
+        np.empty(WIDTH * n_beta * width),
+        np.empty(WIDTH * n_radial * width),
+        np.empty(WIDTH * n_radial * width),
+        np.empty(n_beta * width),
+        np.empty(n_radial * width),
+        np.empty(3 * width),
+        np.empty(tables.n_moments * WIDTH),
+        np.empty(tables.n_moments * WIDTH),
+        np.empty(tables.firsts[-1] * WIDTH),
+        np.empty(n_powers * WIDTH),
+        np.empty(n_powers * WIDTH),
+        width,
     )
 
 
-@njit(cache=True, nogil=True)
-def fits(work: Workspace, neighbours: Neighbours) -> bool:
-    """Whether the scratch is large enough for each atom's neighbours."""
-    return bool(len(work.r) >= np.max(np.diff(neighbours.starts)))
-
-
-@njit(cache=True, nogil=True)
-def find_neighbours(
-    cell: FloatArray, positions: FloatArray, species: IntArray, n_species: int, cutoff: float
-) -> Neighbours:
-    """Every pair within the cutoff, atoms outside the cell and skewed cells included.
-
-    For each pair and each choice of two lattice translations the third one's range follows from a
-    quadratic equation, so that next to no distance is computed in vain.
-    """
-    n_atoms = len(species)
-    inverse = np.linalg.inv(cell)
-    fractional = positions @ inverse
-    reach = cutoff * np.sqrt((inverse**2).sum(axis=0))
-    third = cell[2]
-    third_squared = (third**2).sum()
-    order = np.argsort(species, kind="mergesort")
-    capacity = 64 * n_atoms
-    x, y, z = np.empty(capacity), np.empty(capacity), np.empty(capacity)
-    index = np.empty(capacity, dtype=np.int32)
-    starts = np.zeros(n_atoms + 1, dtype=np.int32)
-    groups = np.zeros((n_atoms, n_species + 1), dtype=np.int32)
-    shortest_squared = np.inf
-    count = 0
-    limit = cutoff**2
-    for i in range(n_atoms):
-        starts[i] = count
-        current = 0
-        groups[i, 0] = count
-        for j in order:
-            while current < species[j]:
-                current += 1
-                groups[i, current] = count
-            d = fractional[j] - fractional[i]
-            for n0 in range(int(np.ceil(-reach[0] - d[0])), int(np.floor(reach[0] - d[0])) + 1):
-                for n1 in range(int(np.ceil(-reach[1] - d[1])), int(np.floor(reach[1] - d[1])) + 1):
-                    vx = positions[j, 0] - positions[i, 0] + n0 * cell[0, 0] + n1 * cell[1, 0]
-                    vy = positions[j, 1] - positions[i, 1] + n0 * cell[0, 1] + n1 * cell[1, 1]
-                    vz = positions[j, 2] - positions[i, 2] + n0 * cell[0, 2] + n1 * cell[1, 2]
-                    middle = -(vx * third[0] + vy * third[1] + vz * third[2]) / third_squared
-                    distance_squared = (
-                        (vx + middle * third[0]) ** 2
-                        + (vy + middle * third[1]) ** 2
-                        + (vz + middle * third[2]) ** 2
-                    )
-                    if distance_squared >= limit:
-                        continue
-                    half = np.sqrt((limit - distance_squared) / third_squared)
-                    for n2 in range(int(np.ceil(middle - half)), int(np.floor(middle + half)) + 1):
-                        if i == j and n0 == 0 and n1 == 0 and n2 == 0:
-                            continue
-                        dx = vx + n2 * third[0]
-                        dy = vy + n2 * third[1]
-                        dz = vz + n2 * third[2]
-                        r_squared = dx * dx + dy * dy + dz * dz
-                        if r_squared >= limit:
-                            continue
-                        if count == capacity:
-                            capacity *= 2
-                            x, y, z = _grown(x), _grown(y), _grown(z)
-                            index = np.concatenate((index, np.empty_like(index)))
-                        x[count], y[count], z[count] = dx, dy, dz
-                        index[count] = j
-                        shortest_squared = min(shortest_squared, r_squared)
-                        count += 1
-        while current < n_species:
-            current += 1
-            groups[i, current] = count
-    starts[n_atoms] = count
-    return Neighbours(x, y, z, index, starts, groups, np.sqrt(shortest_squared))
-
-
-@njit(cache=True, nogil=True)
-def _grown(array: FloatArray) -> FloatArray:
-    return np.concatenate((array, np.empty_like(array)))
-
-
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def forward(tables: Tables, neighbours: Neighbours, i: int, kind: int, work: Workspace) -> None:
-    """Radial functions, monomials and moments of atom ``i`` of species ``kind``."""
-    first = neighbours.starts[i]
-    n = neighbours.starts[i + 1] - first
+@kernel
+def radial_functions(
+    tables: Tables, lists: Lists, site: int, lane: int, kind: int, work: Workspace
+) -> None:
+    """Unit vectors, radial basis and radial functions of a site, with their slopes."""
+    n_species = tables.radial.shape[0]
     n_radial, n_beta = tables.radial.shape[2], tables.radial.shape[3]
-    r, ux, uy, uz, q, dq = work.r, work.ux, work.uy, work.uz, work.q, work.dq
+    width = work.width
+    first, n = site * lists.width, lists.ends[site, n_species - 1]
+    if n == 0:
+        return
+    units, q, dq = work.units, work.q, work.dq
+    unit, base = lane * 4 * width, lane * n_beta * width
     span = 2.0 / (tables.cutoff - tables.min_distance)
-    for j in range(n):
-        x, y, z = neighbours.x[first + j], neighbours.y[first + j], neighbours.z[first + j]
-        distance = np.sqrt(x * x + y * y + z * z)
-        r[j] = distance
-        ux[j] = x / distance
-        uy[j] = y / distance
-        uz[j] = z / distance
-        # T_0 and T_1 with the smoothing factor already in place: the recursion is linear in it.
-        xi = (distance - 0.5 * (tables.cutoff + tables.min_distance)) * span
-        gap = tables.cutoff - distance
-        q[0, j] = tables.scaling * gap * gap
-        dq[0, j] = -2.0 * tables.scaling * gap
-        if n_beta > 1:
-            q[1, j] = xi * q[0, j]
-            dq[1, j] = span * q[0, j] + xi * dq[0, j]
     middle = 0.5 * (tables.cutoff + tables.min_distance)
-    for beta in range(2, n_beta):
-        for j in range(n):
-            xi = (r[j] - middle) * span
-            q[beta, j] = 2.0 * xi * q[beta - 1, j] - q[beta - 2, j]
-            dq[beta, j] = 2.0 * (span * q[beta - 1, j] + xi * dq[beta - 1, j]) - dq[beta - 2, j]
+    for j in range(0, n, WIDTH):
+        x, y, z = load(lists.x, first + j), load(lists.y, first + j), load(lists.z, first + j)
+        r = square_root(x * x + y * y + z * z)
+        inverse = 1.0 / r
+        store(units, unit + j, x * inverse)
+        store(units, unit + width + j, y * inverse)
+        store(units, unit + 2 * width + j, z * inverse)
+        store(units, unit + 3 * width + j, inverse)
+        # The smoothing factor is in place from the start: the recursion is linear in it.
+        xi = (r - middle) * span
+        gap = tables.cutoff - r
+        before, slope_before = tables.scaling * gap * gap, -2.0 * tables.scaling * gap
+        store(q, base + j, before)
+        store(dq, j, slope_before)
+        if n_beta > 1:
+            value, slope = xi * before, span * before + xi * slope_before
+            store(q, base + width + j, value)
+            store(dq, width + j, slope)
+            twice, twice_span = 2.0 * xi, 2.0 * span
+            for beta in range(2, n_beta):
+                following = twice * value - before
+                slope_following = twice * slope + twice_span * value - slope_before
+                before, slope_before, value, slope = value, slope, following, slope_following
+                store(q, base + beta * width + j, value)
+                store(dq, beta * width + j, slope)
     f, df = work.f, work.df
-    for other in range(len(tables.shifts)):
-        begin = neighbours.groups[i, other] - first
-        end = neighbours.groups[i, other + 1] - first
+    target = lane * n_radial * width
+    last = (n + WIDTH - 1) // WIDTH * WIDTH
+    for mu in range(n_radial):
+        # What the lanes of the last species do not reach of the padding.
+        store(f, target + mu * width + last - WIDTH, spread(0.0))
+        store(df, target + mu * width + last - WIDTH, spread(0.0))
+    begin = 0
+    for other in range(n_species):
+        end = lists.ends[site, other]
+        for j in range(begin, end, WIDTH):
+            # Lanes beyond this species' last neighbour are overwritten by the next species.
+            for mu in range(n_radial):
+                value, slope = spread(0.0), spread(0.0)
+                for beta in range(n_beta):
+                    c = tables.radial[kind, other, mu, beta]
+                    value += c * load(q, base + beta * width + j)
+                    slope += c * load(dq, beta * width + j)
+                store(f, target + mu * width + j, value)
+                store(df, target + mu * width + j, slope)
+        begin = end
+
+
+@kernel
+def fill_monomials(degree: int, units: FloatArray, at: int, width: int, out: FloatArray) -> None:
+    """Monomials up to ``degree`` of eight neighbours' unit vectors."""
+    x, y, z = load(units, at), load(units, at + width), load(units, at + 2 * width)
+    store(out, 0, spread(1.0))
+    below, here = 0, WIDTH
+    for d in range(1, degree + 1):
+        n_below = d * (d + 1) // 2 * WIDTH
+        for k in range(0, n_below, WIDTH):
+            store(out, here + k, load(out, below + k) * x)
+        free_of_x, target = here - d * WIDTH, here + n_below
+        for k in range(0, d * WIDTH, WIDTH):
+            store(out, target + k, load(out, free_of_x + k) * y)
+        store(out, target + d * WIDTH, load(out, here - WIDTH) * z)
+        below, here = here, target + (d + 1) * WIDTH
+
+
+@kernel
+def basic_moments(tables: Tables, n: int, lane: int, work: Workspace) -> None:
+    """Sum a site's basic moments over its ``n`` neighbours, into its lane of ``values``."""
+    n_radial, width = tables.radial.shape[2], work.width
+    unit, radial = lane * 4 * width, lane * n_radial * width
+    monomials, sums = work.monomials, work.sums
+    n_basic = tables.firsts[-1]
+    for b in range(0, n_basic, WIDTH):
+        store(sums, b, spread(0.0))
+    for j in range(0, n, WIDTH):
+        fill_monomials(tables.degree, work.units, unit + j, width, monomials)
         for mu in range(n_radial):
-            for j in range(begin, end):
-                f[mu, j] = 0.0
-                df[mu, j] = 0.0
-            for beta in range(n_beta):
-                c = tables.radial[kind, other, mu, beta]
-                for j in range(begin, end):
-                    f[mu, j] += c * q[beta, j]
-                    df[mu, j] += c * dq[beta, j]
-    monomials = work.monomials
-    for j in range(n):
-        monomials[0, j] = 1.0
-    for k in range(1, len(tables.powers)):
-        if tables.powers[k, 0]:
-            low = tables.lower[k, 0]
-            for j in range(n):
-                monomials[k, j] = monomials[low, j] * ux[j]
-        elif tables.powers[k, 1]:
-            low = tables.lower[k, 1]
-            for j in range(n):
-                monomials[k, j] = monomials[low, j] * uy[j]
-        else:
-            low = tables.lower[k, 2]
-            for j in range(n):
-                monomials[k, j] = monomials[low, j] * uz[j]
-    moments = work.moments
-    for b in range(len(tables.basic)):
-        mu, k = tables.basic[b, 0], tables.basic[b, 1]
-        total = 0.0
-        for j in range(n):
-            total += f[mu, j] * monomials[k, j]
-        moments[b] = total
-    for b in range(len(tables.basic), tables.n_moments):
-        moments[b] = 0.0
-    for p in range(len(tables.left)):
-        moments[tables.target[p]] += (
-            tables.factor[p] * moments[tables.left[p]] * moments[tables.right[p]]
-        )
+            f = load(work.f, radial + mu * width + j)
+            first = tables.firsts[mu]
+            for k in range(0, tables.firsts[mu + 1] - first, WIDTH):
+                store(sums, first + k, load(sums, first + k) + f * load(monomials, k))
+    for b in range(0, n_basic, WIDTH):
+        work.values[b + lane] = total(load(sums, b))
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def site_energy(tables: Tables, kind: int, work: Workspace) -> float:
-    """Energy of the atom whose moments are in ``work``, eV."""
-    energy: float = tables.shifts[kind]
+@kernel
+def products(tables: Tables, work: Workspace) -> None:
+    """All products of moments, for eight sites."""
+    values = work.values
+    for b in range(tables.firsts[-1], tables.n_moments * WIDTH, WIDTH):
+        store(values, b, spread(0.0))
+    begin = 0
+    for run in range(len(tables.targets)):
+        end, target = tables.ends[run], tables.targets[run]
+        value = load(values, target)
+        for p in range(begin, end):
+            value += tables.factor[p] * load(values, tables.left[p]) * load(values, tables.right[p])
+        store(values, target, value)
+        begin = end
+
+
+@kernel
+def adjoint_products(tables: Tables, work: Workspace) -> None:
+    """Derivatives of eight site energies by every moment (reverse mode)."""
+    values, adjoints = work.values, work.adjoints
+    for b in range(0, tables.n_moments * WIDTH, WIDTH):
+        store(adjoints, b, spread(0.0))
     for alpha in range(len(tables.scalars)):
-        energy += tables.linear[alpha] * work.moments[tables.scalars[alpha]]
-    return energy
+        scalar = tables.scalars[alpha]
+        store(adjoints, scalar, load(adjoints, scalar) + spread(tables.linear[alpha]))
+    for run in range(len(tables.targets) - 1, -1, -1):
+        begin = tables.ends[run - 1] if run else 0
+        slope = load(adjoints, tables.targets[run])
+        for p in range(tables.ends[run] - 1, begin - 1, -1):
+            left, right = tables.left[p], tables.right[p]
+            a = tables.factor[p] * slope
+            store(adjoints, left, load(adjoints, left) + a * load(values, right))
+            store(adjoints, right, load(adjoints, right) + a * load(values, left))
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def backward(tables: Tables, work: Workspace) -> None:
-    """Derivatives of the site energy by every moment (reverse mode)."""
-    adjoints, moments = work.adjoints, work.moments
-    for b in range(tables.n_moments):
-        adjoints[b] = 0.0
-    for alpha in range(len(tables.scalars)):
-        adjoints[tables.scalars[alpha]] += tables.linear[alpha]
-    for p in range(len(tables.left) - 1, -1, -1):
-        a = tables.factor[p] * adjoints[tables.target[p]]
-        adjoints[tables.left[p]] += a * moments[tables.right[p]]
-        adjoints[tables.right[p]] += a * moments[tables.left[p]]
+@kernel
+def pair_gradients(
+    tables: Tables, n: int, lane: int, work: Workspace
+) -> None:
+    """Derivatives of a site energy by its neighbours' vectors, in ``pulls``.
 
-
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def pair_gradients(tables: Tables, n: int, work: Workspace) -> None:
-    """Derivative of the site energy by each neighbour's vector, in ``work.gx, gy, gz``.
-
-    With Q_k = Σ_μ adjoint_{μk} f_μ and the monomials m_k of degree ν_k homogeneous in the unit
-    vector u: g = Σ_k [Q'_k m_k u + Q_k (∇m_k − ν_k m_k u) / r].
+    With W_k = Σ_μ adjoint_{μk} f_μ and P_μ = Σ_k adjoint_{μk} m_k, the derivative along a vector r u
+    is Σ_μ P_μ f'_μ u + (G − (G·u) u) / r, where G = Σ_k W_k ∂m_k/∂u. P is left in ``slopes``.
     """
-    weights, slopes, monomials = work.weights, work.slopes, work.monomials
-    gx, gy, gz = work.gx, work.gy, work.gz
-    for k in range(len(tables.powers)):
-        for j in range(n):
-            weights[k, j] = 0.0
-            slopes[k, j] = 0.0
-    for b in range(len(tables.basic)):
-        mu, k = tables.basic[b, 0], tables.basic[b, 1]
-        a = work.adjoints[b]
-        for j in range(n):
-            weights[k, j] += a * work.f[mu, j]
-            slopes[k, j] += a * work.df[mu, j]
-    along = work.dq[0]  # free once the radial functions are summed
-    for j in range(n):
-        gx[j] = 0.0
-        gy[j] = 0.0
-        gz[j] = 0.0
-        along[j] = 0.0
-    for k in range(len(tables.powers)):
-        a, b, c = tables.powers[k, 0], tables.powers[k, 1], tables.powers[k, 2]
-        degree = a + b + c
-        for j in range(n):
-            along[j] += (slopes[k, j] - degree * weights[k, j] / work.r[j]) * monomials[k, j]
-        if a:
-            low = tables.lower[k, 0]
-            for j in range(n):
-                gx[j] += a * weights[k, j] * monomials[low, j]
-        if b:
-            low = tables.lower[k, 1]
-            for j in range(n):
-                gy[j] += b * weights[k, j] * monomials[low, j]
-        if c:
-            low = tables.lower[k, 2]
-            for j in range(n):
-                gz[j] += c * weights[k, j] * monomials[low, j]
-    for j in range(n):
-        gx[j] = gx[j] / work.r[j] + along[j] * work.ux[j]
-        gy[j] = gy[j] / work.r[j] + along[j] * work.uy[j]
-        gz[j] = gz[j] / work.r[j] + along[j] * work.uz[j]
+    n_radial, width = tables.radial.shape[2], work.width
+    unit, radial = lane * 4 * width, lane * n_radial * width
+    monomials, weights, adjoints = work.monomials, work.weights, work.adjoints
+    n_powers = n_monomials(tables.degree) * WIDTH
+    for j in range(0, n, WIDTH):
+        at = unit + j
+        fill_monomials(tables.degree, work.units, at, width, monomials)
+        for k in range(0, n_powers, WIDTH):
+            store(weights, k, spread(0.0))
+        slope = spread(0.0)
+        for mu in range(n_radial):
+            f = load(work.f, radial + mu * width + j)
+            first = tables.firsts[mu]
+            polynomial = spread(0.0)
+            for k in range(0, tables.firsts[mu + 1] - first, WIDTH):
+                a = adjoints[first + k + lane]
+                polynomial += a * load(monomials, k)
+                store(weights, k, load(weights, k) + a * f)
+            store(work.slopes, mu * width + j, polynomial)
+            slope += polynomial * load(work.df, radial + mu * width + j)
+        x, y, z = (
+            load(work.units, at),
+            load(work.units, at + width),
+            load(work.units, at + 2 * width),
+        )
+        gx, gy, gz = spread(0.0), spread(0.0), spread(0.0)
+        here = n_monomials(tables.degree - 1) * WIDTH
+        for d in range(tables.degree, 0, -1):
+            n_below = d * (d + 1) // 2 * WIDTH
+            below = here - n_below
+            free_of_x, target = here - d * WIDTH, here + n_below
+            weight = load(weights, target + d * WIDTH)
+            gz += weight * load(monomials, here - WIDTH)
+            store(weights, here - WIDTH, load(weights, here - WIDTH) + weight * z)
+            for k in range(0, d * WIDTH, WIDTH):
+                weight = load(weights, target + k)
+                gy += weight * load(monomials, free_of_x + k)
+                store(weights, free_of_x + k, load(weights, free_of_x + k) + weight * y)
+            for k in range(0, n_below, WIDTH):
+                weight = load(weights, here + k)
+                gx += weight * load(monomials, below + k)
+                store(weights, below + k, load(weights, below + k) + weight * x)
+            here = below
+        inverse = load(work.units, at + 3 * width)
+        along = slope - (gx * x + gy * y + gz * z) * inverse
+        store(work.pulls, j, gx * inverse + along * x)
+        store(work.pulls, width + j, gy * inverse + along * y)
+        store(work.pulls, 2 * width + j, gz * inverse + along * z)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@kernel
 def parameter_gradient(
-    tables: Tables, neighbours: Neighbours, i: int, kind: int, work: Workspace, row: FloatArray
+    tables: Tables, lists: Lists, site: int, lane: int, kind: int, work: Workspace, row: FloatArray
 ) -> None:
     """Add the derivatives of a site energy by all parameters to ``row``, shape (n_parameters,).
 
-    Order: radial coefficients (z_i, z_j, μ, β), species, linear coefficients. Overwrites the
-    scratch ``weights``.
+    Order: radial coefficients (z_i, z_j, μ, β), species, linear coefficients.
     """
-    first = neighbours.starts[i]
-    n = neighbours.starts[i + 1] - first
     n_species, _, n_radial, n_beta = tables.radial.shape
-    sums = work.weights
-    for mu in range(n_radial):
-        for j in range(n):
-            sums[0, j] = 0.0
-        for b in range(len(tables.basic)):
-            if tables.basic[b, 0] == mu:
-                k = tables.basic[b, 1]
-                a = work.adjoints[b]
-                for j in range(n):
-                    sums[0, j] += a * work.monomials[k, j]
-        for other in range(n_species):
-            begin = neighbours.groups[i, other] - first
-            end = neighbours.groups[i, other + 1] - first
+    width = work.width
+    base = lane * n_beta * width
+    begin = 0
+    for other in range(n_species):
+        end = lists.ends[site, other]
+        for mu in range(n_radial):
             offset = ((kind * n_species + other) * n_radial + mu) * n_beta
             for beta in range(n_beta):
-                total = 0.0
-                for j in range(begin, end):
-                    total += sums[0, j] * work.q[beta, j]
-                row[offset + beta] += total
+                value = spread(0.0)
+                for j in range(begin, end, WIDTH):
+                    value += keep_first(
+                        load(work.slopes, mu * width + j) * load(work.q, base + beta * width + j),
+                        end - j,
+                    )
+                row[offset + beta] += total(value)
+        begin = end
     offset = n_species * n_species * n_radial * n_beta
     row[offset + kind] += 1.0
     offset += n_species
     for alpha in range(len(tables.scalars)):
-        row[offset + alpha] += work.moments[tables.scalars[alpha]]
+        row[offset + alpha] += work.values[tables.scalars[alpha] + lane]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def evaluate_cell(
-    tables: Tables,
-    neighbours: Neighbours,
-    species: IntArray,
+@kernel
+def add_forces(
+    lists: Lists,
+    site: int,
+    n: int,
+    first_atom: int,
+    atom: int,
     work: Workspace,
     forces: FloatArray,
     strain: FloatArray,
-    site_energies: FloatArray,
-    rows: FloatArray,
-) -> float:
-    """Energy of one cell; fills forces, strain derivative and site energies.
-
-    ``strain`` is dE/dε in eV, shape (3, 3): ASE's stress times the volume. ``rows`` receives
-    derivatives by the parameters: shape (0, n) none, (1, n) summed over the cell, (n_atoms, n) for
-    each site.
-    """
-    energy = 0.0
-    forces[:] = 0.0
-    strain[:] = 0.0
-    rows[:] = 0.0
-    for i in range(len(species)):
-        kind = species[i]
-        first = neighbours.starts[i]
-        n = neighbours.starts[i + 1] - first
-        forward(tables, neighbours, i, kind, work)
-        backward(tables, work)
-        site_energies[i] = site_energy(tables, kind, work)
-        energy += site_energies[i]
-        pair_gradients(tables, n, work)
-        for j in range(n):
-            other = neighbours.atoms[first + j]
-            g = (work.gx[j], work.gy[j], work.gz[j])
-            d = (neighbours.x[first + j], neighbours.y[first + j], neighbours.z[first + j])
-            for axis in range(3):
-                forces[other, axis] -= g[axis]
-                forces[i, axis] += g[axis]
-                for along in range(3):
-                    strain[axis, along] += g[axis] * d[along]
-        if len(rows) == 1:
-            parameter_gradient(tables, neighbours, i, kind, work, rows[0])
-        elif len(rows) > 1:
-            parameter_gradient(tables, neighbours, i, kind, work, rows[i])
-    return energy
-
-
-@njit(cache=True, nogil=True)
-def evaluate_batch(
-    tables: Tables,
-    cells: FloatArray,
-    positions: FloatArray,
-    species: IntArray,
-    offsets: IndexArray,
-    energies: FloatArray,
-    forces: FloatArray,
-    strains: FloatArray,
-    site_energies: FloatArray,
-    shortest: FloatArray,
-    rows: FloatArray,
-    row_offsets: IndexArray,
 ) -> None:
-    """Evaluate every cell of a batch; rows of cell i are ``row_offsets[i]:row_offsets[i + 1]``."""
-    work = workspace(tables, 128)
-    for s in range(len(cells)):
-        begin, end = offsets[s], offsets[s + 1]
-        kinds = species[begin:end]
-        neighbours = find_neighbours(
-            cells[s], positions[begin:end], kinds, len(tables.shifts), tables.cutoff
+    """Add a site's ``pulls`` to the forces on its neighbours and to its cell's strain."""
+    width, first = work.width, site * lists.width
+    xx, yy, zz = spread(0.0), spread(0.0), spread(0.0)
+    yz, xz, xy = spread(0.0), spread(0.0), spread(0.0)
+    sx, sy, sz = spread(0.0), spread(0.0), spread(0.0)
+    for j in range(0, n, WIDTH):
+        x, y, z = load(lists.x, first + j), load(lists.y, first + j), load(lists.z, first + j)
+        gx, gy, gz = (
+            load(work.pulls, j),
+            load(work.pulls, width + j),
+            load(work.pulls, 2 * width + j),
         )
-        if not fits(work, neighbours):
-            work = workspace(tables, 2 * np.max(np.diff(neighbours.starts)))
-        energies[s] = evaluate_cell(
-            tables,
-            neighbours,
-            kinds,
-            work,
-            forces[begin:end],
-            strains[s],
-            site_energies[begin:end],
-            rows[row_offsets[s] : row_offsets[s + 1]],
-        )
-        shortest[s] = neighbours.shortest
+        sx, sy, sz = sx + gx, sy + gy, sz + gz
+        xx, yy, zz = xx + gx * x, yy + gy * y, zz + gz * z
+        yz, xz, xy = yz + gy * z, xz + gx * z, xy + gx * y
+    forces[atom, 0] += total(sx)
+    forces[atom, 1] += total(sy)
+    forces[atom, 2] += total(sz)
+    strain[0, 0] += total(xx)
+    strain[1, 1] += total(yy)
+    strain[2, 2] += total(zz)
+    strain[1, 2] += total(yz)
+    strain[0, 2] += total(xz)
+    strain[0, 1] += total(xy)
+    for j in range(n):
+        other = first_atom + lists.atoms[first + j]
+        forces[other, 0] -= work.pulls[j]
+        forces[other, 1] -= work.pulls[width + j]
+        forces[other, 2] -= work.pulls[2 * width + j]

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hullscreen.potentials import kernels
 from hullscreen.potentials.basis import Basis, generate_basis
 from hullscreen.potentials.errors import InputError
-from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
+from hullscreen.potentials.evaluation_kernels import FIRST_WIDTH, evaluate_batch, scratch
+from hullscreen.potentials.lanes import WIDTH
+from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray, Structures
+
+# Denser cells, whose nearest atoms are about half an Å apart, are flat or not in Å; their
+# neighbours would fill the memory.
+SMALLEST_VOLUME_PER_ATOM = 0.1
+# Unit vectors between atoms closer than this, in Å, are rounding.
+SAME_SITE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -111,28 +121,31 @@ class MomentTensorPotential:
         """The potential as the kernels take it."""
         monomials = _monomials(int(self.basis.basic[:, 1:].sum(axis=1).max()))
         number = {powers: k for k, powers in enumerate(monomials)}
-        lower = [
-            [
-                number.get((a - (axis == 0), b - (axis == 1), c - (axis == 2)), 0)
-                for axis in range(3)
-            ]
-            for a, b, c in monomials
-        ]
         basic = [(mu, number[a, b, c]) for mu, a, b, c in self.basis.basic.tolist()]
+        # Each radial function goes with the first monomials, as many as it needs.
+        sizes = np.zeros(self.basis.n_radial, dtype=np.int64)
+        for mu, k in basic:
+            sizes[mu] = max(sizes[mu], k + 1)
+        firsts = np.concatenate([[0], np.cumsum(sizes)])
+        n_products = self.basis.n_moments - len(basic)
+        slots = np.concatenate(
+            [[firsts[mu] + k for mu, k in basic], firsts[-1] + np.arange(n_products)]
+        )
         left, right, factor, target = self.basis.products.T
+        ends = np.append(np.flatnonzero(np.diff(target)) + 1, len(target))[: len(target)]
         return kernels.Tables(
             radial=np.ascontiguousarray(self.radial, dtype=np.float64),
             shifts=np.ascontiguousarray(self.shifts, dtype=np.float64),
             linear=np.ascontiguousarray(self.linear, dtype=np.float64),
-            basic=np.array(basic, dtype=np.int32),
-            left=np.ascontiguousarray(left),
-            right=np.ascontiguousarray(right),
-            target=np.ascontiguousarray(target),
+            firsts=_lanes(firsts),
+            left=_lanes(slots[left]),
+            right=_lanes(slots[right]),
             factor=factor.astype(np.float64),
-            scalars=self.basis.scalars,
-            powers=np.array(monomials, dtype=np.int32),
-            lower=np.array(lower, dtype=np.int32),
-            n_moments=self.basis.n_moments,
+            targets=_lanes(slots[target[ends - 1]]),
+            ends=ends.astype(np.int32),
+            scalars=_lanes(slots[self.basis.scalars]),
+            degree=sum(monomials[-1]),
+            n_moments=int(firsts[-1]) + n_products,
             min_distance=float(self.min_distance),
             cutoff=float(self.cutoff),
             scaling=float(self.scaling),
@@ -151,16 +164,17 @@ class MomentTensorPotential:
         Raises
         ------
         InputError
-            A species index has no element in this potential.
+            What `check` refuses, or two atoms on one site.
         """
-        self.check(structures)
+        structures = self.check(structures)
         n, n_atoms = len(structures), len(structures.species)
-        n_rows = {"none": 0, "structures": n, "sites": n_atoms}[gradients]
-        row_offsets: IndexArray = {
-            "none": np.zeros(n + 1, dtype=np.int64),
-            "structures": np.arange(n + 1, dtype=np.int64),
-            "sites": structures.offsets,
+        cell_of = np.repeat(np.arange(n), structures.n_atoms)
+        row_of: IndexArray = {
+            "none": np.full(n_atoms, -1),
+            "structures": cell_of,
+            "sites": np.arange(n_atoms),
         }[gradients]
+        n_rows = {"none": 0, "structures": n, "sites": n_atoms}[gradients]
         result = Evaluation(
             np.zeros(n),
             np.zeros((n_atoms, 3)),
@@ -169,11 +183,13 @@ class MomentTensorPotential:
             np.zeros(n),
             np.zeros((n_rows, self.parameters.size)),
         )
-        kernels.evaluate_batch(
+        evaluate_batch(
             self.tables,
+            scratch(self.tables, FIRST_WIDTH),
             structures.cells,
             structures.positions,
             structures.species,
+            cell_of,
             structures.offsets,
             result.energies,
             result.forces,
@@ -181,31 +197,79 @@ class MomentTensorPotential:
             result.site_energies,
             result.shortest_distances,
             result.gradients,
-            row_offsets,
+            row_of,
         )
         np.divide(result.stresses, structures.volumes[:, None, None], out=result.stresses)
         return result
 
-    def check(self, structures: Structures) -> None:
-        """Raise InputError unless the kernels can take these structures.
+    def check(self, structures: Structures) -> Structures:
+        """The batch as the kernels take it: contiguous arrays of float64, int32 and int64.
 
-        Each needs atoms, finite coordinates, species with an element here, a cell with a volume.
+        Raises
+        ------
+        InputError
+            Arrays do not fit together, a structure has no atoms or next to no volume, a coordinate
+            is not finite, or a species has no element here.
         """
-        kinds = structures.species
-        strangers = kinds[(kinds < 0) | (kinds >= len(self.elements))]
+        batch = _contiguous(structures)
+        strangers = np.flatnonzero((batch.species < 0) | (batch.species >= len(self.elements)))
         if strangers.size:
+            where = np.searchsorted(batch.offsets, strangers[0], side="right") - 1
             raise InputError(
-                f"species {strangers[0]} occurs, but the potential knows {len(self.elements)}: "
+                f"structure {where} holds species {batch.species[strangers[0]]}, "
+                f"but the potential knows {len(self.elements)}, counted from 0: "
                 f"{', '.join(self.elements)}"
             )
-        empty = np.flatnonzero(structures.n_atoms < 1)
+        empty = np.flatnonzero(batch.n_atoms < 1)
         if empty.size:
-            raise InputError(f"structure {empty[0]} has no atoms")
-        if not (np.isfinite(structures.cells).all() and np.isfinite(structures.positions).all()):
-            raise InputError("cells and positions must be finite numbers")
-        flat = np.flatnonzero(structures.volumes < 1e-6)
+            raise InputError(f"structure {empty[0]} has no atoms; leave it out")
+        for name, array, starts in (
+            ("cell", batch.cells, np.arange(len(batch))),
+            ("positions", batch.positions, batch.offsets[:-1]),
+        ):
+            if not np.isfinite(array).all():
+                row = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0]
+                where = np.searchsorted(starts, row, side="right") - 1
+                raise InputError(
+                    f"the {name} of structure {where} must be finite numbers, got {array[row]}"
+                )
+        volumes = batch.volumes / batch.n_atoms
+        flat = np.flatnonzero(volumes < SMALLEST_VOLUME_PER_ATOM)
         if flat.size:
-            raise InputError(f"structure {flat[0]} has a cell without volume")
+            raise InputError(
+                f"structure {flat[0]} has {volumes[flat[0]]:.3g} Å³ of volume an atom, expected at "
+                f"least {SMALLEST_VOLUME_PER_ATOM}; is its cell flat, or not in Å?"
+            )
+        return batch
+
+
+def _contiguous(structures: Structures) -> Structures:
+    """The same numbers as contiguous arrays whose shapes fit together."""
+    if not np.issubdtype(structures.species.dtype, np.integer):
+        raise InputError(f"species must be whole numbers, got {structures.species.dtype}")
+    batch = Structures(
+        np.ascontiguousarray(structures.cells, dtype=np.float64),
+        np.ascontiguousarray(structures.positions, dtype=np.float64),
+        np.ascontiguousarray(structures.species, dtype=np.int32),
+        np.ascontiguousarray(structures.offsets, dtype=np.int64),
+    )
+    n, n_atoms = len(batch.cells), len(batch.species)
+    shapes = batch.cells.shape, batch.positions.shape, batch.offsets.shape
+    if shapes != ((n, 3, 3), (n_atoms, 3), (n + 1,)):
+        raise InputError(
+            f"expected cells ({n}, 3, 3), positions ({n_atoms}, 3) and offsets ({n + 1},) of {n} "
+            f"structures with {n_atoms} species, got {', '.join(map(str, shapes))}"
+        )
+    if batch.offsets[0] != 0 or batch.offsets[-1] != n_atoms or (batch.n_atoms < 0).any():
+        raise InputError(f"offsets must rise from 0 to the number of atoms, {n_atoms}")
+    return batch
+
+
+def _refuse_shared_sites(shortest_distances: FloatArray) -> None:
+    """Raise InputError if atoms lie on one another, where forces have no direction."""
+    shared = np.flatnonzero(shortest_distances < SAME_SITE)
+    if shared.size:
+        raise InputError(f"structure {shared[0]} has two atoms on one site; remove one of them")
 
 
 def untrained(
@@ -247,6 +311,11 @@ def untrained(
         # Sums over neighbours come out near one for metals at this scale.
         scaling=0.1 / (cutoff - min_distance) ** 2,
     )
+
+
+def _lanes(moments: NDArray[np.integer[Any]]) -> IntArray:
+    """Indices of moments as those of their first lane."""
+    return np.ascontiguousarray(moments * WIDTH, dtype=np.int32)
 
 
 def _monomials(max_degree: int) -> list[tuple[int, int, int]]:

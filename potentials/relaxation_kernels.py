@@ -14,15 +14,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from hullscreen.potentials.kernels import (
-    Tables,
-    evaluate_cell,
-    find_neighbours,
-    fits,
-    workspace,
-)
+from hullscreen.potentials.compiling import kernel
+from hullscreen.potentials.evaluation_kernels import FIRST_WIDTH, evaluate_batch, scratch
+from hullscreen.potentials.kernels import Tables
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
 
 CONVERGED = 0
@@ -61,17 +56,22 @@ class Limits(NamedTuple):
 
 
 class State(NamedTuple):
-    """Arrays of one cell under relaxation: deformed geometry and its energy derivatives."""
+    """Arrays of one cell under relaxation, as a batch of one: deformed geometry and results."""
 
-    cell: FloatArray
+    cells: FloatArray
     positions: FloatArray
+    cell_of: IndexArray
+    offsets: IndexArray
+    energies: FloatArray
     forces: FloatArray
-    strain: FloatArray
+    strains: FloatArray
     sites: FloatArray
+    shortest: FloatArray
     rows: FloatArray
+    row_of: IndexArray
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _deform(
     variables: FloatArray, scale: float, cell: FloatArray, state: State, deformation: FloatArray
 ) -> None:
@@ -83,16 +83,16 @@ def _deform(
     deformation[1, 2] = deformation[2, 1] = half * e[3]
     deformation[0, 2] = deformation[2, 0] = half * e[4]
     deformation[0, 1] = deformation[1, 0] = half * e[5]
-    state.cell[:] = cell @ deformation
+    state.cells[0] = cell @ deformation
     state.positions[:] = variables[: 3 * n].reshape((n, 3)) @ deformation
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _gradient(state: State, deformation: FloatArray, scale: float, gradient: FloatArray) -> None:
     """Derivatives of the energy by the variables."""
     n = len(state.positions)
     gradient[: 3 * n] = -(state.forces @ deformation).ravel()
-    g = np.linalg.inv(deformation) @ state.strain
+    g = np.linalg.inv(deformation) @ state.strains[0]
     root = np.sqrt(0.5)
     gradient[3 * n + 0] = g[0, 0] / scale
     gradient[3 * n + 1] = g[1, 1] / scale
@@ -102,7 +102,7 @@ def _gradient(state: State, deformation: FloatArray, scale: float, gradient: Flo
     gradient[3 * n + 5] = root * (g[0, 1] + g[1, 0]) / scale
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _limit_step(step: FloatArray, n_atoms: int, scale: float, longest: float) -> None:
     """Shorten a step so that no atom moves, and no lattice point strains, too far."""
     largest = 0.0
@@ -114,7 +114,7 @@ def _limit_step(step: FloatArray, n_atoms: int, scale: float, longest: float) ->
         step *= longest / largest
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _update_inverse(inverse: FloatArray, step: FloatArray, change: FloatArray) -> None:
     """BFGS update of the inverse Hessian; skipped where the curvature is not positive."""
     curvature = step @ change
@@ -130,14 +130,14 @@ def _update_inverse(inverse: FloatArray, step: FloatArray, change: FloatArray) -
             )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _grade(rows: FloatArray, active_inverse: FloatArray, n_atoms: int) -> float:
     if not len(rows):
         return 0.0
     return float(np.abs(rows[0] @ active_inverse).max() / n_atoms)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def relax_batch(
     tables: Tables,
     active_inverse: FloatArray,
@@ -163,7 +163,7 @@ def relax_batch(
     """
     n_parameters = len(active_inverse)
     n_rows = 1 if n_parameters else 0
-    work = workspace(tables, 128)
+    room = scratch(tables, FIRST_WIDTH)
     deformation = np.eye(3)
     for s in range(len(cells)):
         begin, end = offsets[s], offsets[s + 1]
@@ -172,12 +172,17 @@ def relax_batch(
         start_cell = cells[s].copy()
         start_volume = abs(np.linalg.det(start_cell))
         state = State(
-            cells[s].copy(),
+            cells[s : s + 1].copy(),
             positions[begin:end].copy(),
+            np.zeros(n, np.int64),
+            np.array([0, n]),
+            np.empty(1),
             np.empty((n, 3)),
-            np.empty((3, 3)),
+            np.empty((1, 3, 3)),
             np.empty(n),
+            np.empty(1),
             np.empty((n_rows, n_parameters)),
+            np.full(n, n_rows - 1),
         )
         size = 3 * n + 6
         scale = np.sqrt(start_volume * LATTICE_STIFFNESS / ATOM_STIFFNESS)
@@ -193,27 +198,29 @@ def relax_batch(
         highest = -1.0
         while outcome < 0:
             _deform(variables, scale, start_cell, state, deformation)
-            volume = abs(np.linalg.det(state.cell))
+            volume = abs(np.linalg.det(state.cells[0]))
             sane = start_volume / limits.volume_ratio < volume < start_volume * limits.volume_ratio
             trial, shortest = np.inf, 0.0
             if sane:
-                neighbours = find_neighbours(
-                    state.cell, state.positions, kinds, len(tables.shifts), tables.cutoff
+                room = evaluate_batch(
+                    tables,
+                    room,
+                    state.cells,
+                    state.positions,
+                    kinds,
+                    state.cell_of,
+                    state.offsets,
+                    state.energies,
+                    state.forces,
+                    state.strains,
+                    state.sites,
+                    state.shortest,
+                    state.rows,
+                    state.row_of,
                 )
-                shortest = neighbours.shortest
+                shortest = state.shortest[0]
                 if shortest > limits.distance:
-                    if not fits(work, neighbours):
-                        work = workspace(tables, 2 * np.max(np.diff(neighbours.starts)))
-                    trial = evaluate_cell(
-                        tables,
-                        neighbours,
-                        kinds,
-                        work,
-                        state.forces,
-                        state.strain,
-                        state.sites,
-                        state.rows,
-                    )
+                    trial = state.energies[0]
                     count += 1
             first = count <= 1 and energy == np.inf
             usable = np.isfinite(trial) and trial >= limits.energy * n
@@ -255,15 +262,15 @@ def relax_batch(
             energy = trial
             accepted[:] = variables
             gradient[:] = trial_gradient
-            cells[s] = state.cell
+            cells[s] = state.cells[0]
             positions[begin:end] = state.positions
             energies[s] = energy
             grades[s] = _grade(state.rows, active_inverse, n)
             max_forces[s] = np.sqrt((state.forces**2).sum(axis=1).max())
-            max_stresses[s] = np.abs(state.strain).max() / volume
+            max_stresses[s] = np.abs(state.strains).max() / volume
             if grades[s] > highest:
                 highest = grades[s]
-                snapshot_cells[s] = state.cell
+                snapshot_cells[s] = state.cells[0]
                 snapshot_positions[begin:end] = state.positions
             if grades[s] >= limits.break_grade:
                 outcome = EXTRAPOLATING
