@@ -94,6 +94,9 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "relax": Entry("relax", "Relax cells and positions with a potential."),
         "select": Entry("select", "Choose the structures that would teach a potential most."),
     },
+    "Machine": {
+        "warm-cache": Entry("warm_cache", "Compile everything now, once for each type of node."),
+    },
     "Server": {
         "db": Entry("db", "Start, stop or show the campaign's own MongoDB server."),
     },

@@ -14,12 +14,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from math import factorial
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 
+from hullscreen.potentials import basis_cache
+from hullscreen.potentials.basis_products import carry_out
+from hullscreen.potentials.basis_tensors import (
+    Axes,
+    Tensor,
+    axes_of_rank,
+    canonical,
+    vertex_pairs,
+)
 from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import IntArray
 
@@ -27,9 +35,6 @@ from hullscreen.potentials.structures import IntArray
 MAX_FACTORS = 4
 MAX_RADIAL_FUNCTIONS = 6
 MAX_RANK = 10
-
-Axes: TypeAlias = tuple[int, int, int]
-"""How many indices point along x, y and z."""
 
 Vertex: TypeAlias = tuple[int, Axes]
 """A moment: its radial function μ, and the axes of its indices that are not contracted."""
@@ -75,16 +80,21 @@ def contractions(level: int) -> Iterator[Contraction]:
         if 2 + 4 * mu + nu <= level
     )
     for n_factors in range(1, MAX_FACTORS + 1):
-        for factors in itertools.combinations_with_replacement(moments, n_factors):
-            if sum(factor[0] for factor in factors) > level:
-                continue
-            vertices = tuple((mu, (0, 0, 0)) for _, mu, _ in factors)
-            ranks = [nu for _, _, nu in factors]
-            yield from {_canonical(vertices, edges) for edges in _edge_counts(ranks)}
+        for factors in _factors(moments, n_factors, level):
+            by_radial = sorted(factors, key=lambda factor: factor[1])
+            vertices = tuple((mu, (0, 0, 0)) for _, mu, _ in by_radial)
+            orders = _pair_orders(tuple(mu for _, mu, _ in by_radial))
+            found = {
+                min(tuple(edges[pair] for pair in order) for order in orders)
+                for edges in _edge_counts([nu for _, _, nu in by_radial])
+            }
+            yield from ((vertices, edges) for edges in sorted(found))
 
 
 def generate_basis(level: int) -> Basis:
     """Basis of all scalar contractions up to an even ``level``.
+
+    It is kept in the user's cache directory for the next process: see ``basis_cache``.
 
     Raises
     ------
@@ -98,142 +108,67 @@ def generate_basis(level: int) -> Basis:
     """
     if level < 2 or level % 2:
         raise InputError(f"the level of an MTP is an even number from 2 on, got {level}")
-    return _generate(level)
+    return _generate_or_read(level)
 
 
 @lru_cache(maxsize=8)
+def _generate_or_read(level: int) -> Basis:
+    stored = basis_cache.read(level)
+    if stored is not None:
+        return Basis(**stored)
+    basis = _generate(level)
+    basis_cache.write(level, vars(basis))
+    return basis
+
+
 def _generate(level: int) -> Basis:
-    scalars = sorted(set(contractions(level)), key=_order)
-    builder = _Builder()
-    for scalar in scalars:
-        builder.collect_basic(scalar)
-    nodes = [builder.node(scalar) for scalar in scalars]
+    scalars = sorted(contractions(level), key=_order)
+    moments = dict.fromkeys(
+        (mu, degree)
+        for vertices, edges in scalars
+        for (mu, _), degree in zip(vertices, _degrees(len(vertices), edges), strict=True)
+    )
+    # Basic moments are numbered in the order in which the scalars need them.
+    basic = [(mu, *axes) for mu, rank in moments for axes in axes_of_rank(rank)]
+    tensors = [_tensor(scalar) for scalar in scalars]
+    products, numbers, n_moments = carry_out(tensors, list(moments))
     return Basis(
-        np.array([(mu, *axes) for mu, axes in builder.basic], dtype=np.int32),
-        np.array(builder.products, dtype=np.int32).reshape(-1, 4),
-        np.array(nodes, dtype=np.int32),
-        builder.n_moments,
+        np.array(basic, dtype=np.int32),
+        products,
+        np.array(numbers, dtype=np.int32),
+        n_moments,
     )
 
 
-class _Builder:
-    """Turns contractions into products, every intermediate tensor component once."""
-
-    def __init__(self) -> None:
-        self.basic: list[Vertex] = []
-        self.products: list[tuple[int, int, int, int]] = []
-        self.n_moments = 0
-        self._nodes: dict[Contraction, int] = {}
-
-    def collect_basic(self, scalar: Contraction) -> None:
-        """Number the components of the moments in a scalar: they precede all products."""
-        vertices, edges = scalar
-        for i_vertex, (mu, _) in enumerate(vertices):
-            for axes in _axes_of_rank(_degree(len(vertices), edges, i_vertex)):
-                key: Contraction = (((mu, axes),), ())
-                if key not in self._nodes:
-                    self._nodes[key] = self.n_moments
-                    self.basic.append((mu, axes))
-                    self.n_moments += 1
-
-    def node(self, contraction: Contraction) -> int:
-        """Index of the moment that holds a contraction's value; adds the products it needs."""
-        if contraction in self._nodes:
-            return self._nodes[contraction]
-        n_vertices = len(contraction[0])
-        terms = min(
-            (_split(contraction, group) for group in _bipartitions(n_vertices)),
-            key=self._new_products,
-        )
-        operands = [(self.node(left), self.node(right), c) for (left, right), c in terms.items()]
-        target = self.n_moments
-        self.n_moments += 1
-        self._nodes[contraction] = target
-        self.products += [(left, right, c, target) for left, right, c in operands]
-        return target
-
-    def _new_products(self, terms: dict[tuple[Contraction, Contraction], int]) -> int:
-        """How many products a way of splitting costs, counting those of missing operands."""
-        missing = {
-            part for pair in terms for part in pair if part not in self._nodes and len(part[0]) > 1
-        }
-        return len(terms) + sum(self._cheapest(part) for part in missing)
-
-    def _cheapest(self, contraction: Contraction) -> int:
-        groups = _bipartitions(len(contraction[0]))
-        return min(self._new_products(_split(contraction, group)) for group in groups)
+def _tensor(scalar: Contraction) -> Tensor:
+    vertices, edges = scalar
+    radial = tuple(mu for mu, _ in vertices)
+    return canonical(Tensor(radial, (0,) * len(radial), edges))[0]
 
 
-def _split(
-    contraction: Contraction, group: tuple[int, ...]
-) -> dict[tuple[Contraction, Contraction], int]:
-    """Write a contraction as a sum of products of two smaller ones, with integer coefficients.
-
-    Each bundle of e edges between ``group`` and the rest becomes a sum over the ways (p, q, r) of
-    letting its edges point along x, y and z, weighted with e! / (p! q! r!).
-    """
-    vertices, edges = contraction
-    n = len(vertices)
-    pairs = list(itertools.combinations(range(n), 2))
-    rest = tuple(v for v in range(n) if v not in group)
-    cut = [
-        (u, v, e)
-        for (u, v), e in zip(pairs, edges, strict=True)
-        if e and (u in group) != (v in group)
-    ]
-    inner = dict(zip(pairs, edges, strict=True))
-    terms: dict[tuple[Contraction, Contraction], int] = {}
-    for choice in itertools.product(*(_axes_of_rank(e) for _, _, e in cut)):
-        legs = [list(axes) for _, axes in vertices]
-        coefficient = 1
-        for (u, v, e), axes in zip(cut, choice, strict=True):
-            coefficient *= factorial(e)
-            for axis, count in enumerate(axes):
-                coefficient //= factorial(count)
-                legs[u][axis] += count
-                legs[v][axis] += count
-        left, right = sorted(
-            _canonical(
-                tuple((vertices[v][0], (legs[v][0], legs[v][1], legs[v][2])) for v in side),
-                tuple(inner[pair] for pair in itertools.combinations(side, 2)),
-            )
-            for side in (group, rest)
-        )
-        terms[left, right] = terms.get((left, right), 0) + coefficient
-    return terms
+def _factors(
+    moments: list[tuple[int, int, int]], count: int, level: int, first: int = 0
+) -> Iterator[tuple[tuple[int, int, int], ...]]:
+    """Combinations of moments, sorted by level, whose levels add up to ``level`` at most."""
+    if not count:
+        yield ()
+        return
+    for i in range(first, len(moments)):
+        if count * moments[i][0] > level:
+            return
+        for others in _factors(moments, count - 1, level - moments[i][0], i):
+            yield (moments[i], *others)
 
 
-@cache
-def _canonical(vertices: tuple[Vertex, ...], edges: tuple[int, ...]) -> Contraction:
-    """The smallest of all orders of the vertices: equal for isomorphic contractions."""
-    n = len(vertices)
-    if n == 1:
-        return vertices, edges
-    pairs = dict(zip(itertools.combinations(range(n), 2), edges, strict=True))
-    return min(
-        (
-            tuple(vertices[v] for v in order),
-            tuple(
-                pairs[min(order[i], order[j]), max(order[i], order[j])]
-                for i, j in itertools.combinations(range(n), 2)
-            ),
-        )
-        for order in itertools.permutations(range(n))
-    )
-
-
-@cache
-def _axes_of_rank(rank: int) -> tuple[Axes, ...]:
-    return tuple((a, b, rank - a - b) for a in range(rank, -1, -1) for b in range(rank - a, -1, -1))
-
-
-@cache
-def _bipartitions(n: int) -> tuple[tuple[int, ...], ...]:
-    """Every way to cut n vertices in two, named by the half that holds vertex zero."""
+@lru_cache(maxsize=1024)
+def _pair_orders(radial: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Where each pair comes from when vertices of the same radial function change places."""
+    n = len(radial)
+    place = {pair: i for i, pair in enumerate(vertex_pairs(n))}
     return tuple(
-        (0, *others)
-        for size in range(n - 1)
-        for others in itertools.combinations(range(1, n), size)
+        tuple(place[min(order[u], order[v]), max(order[u], order[v])] for u, v in place)
+        for order in itertools.permutations(range(n))
+        if all(radial[v] == mu for v, mu in zip(order, radial, strict=True))
     )
 
 
@@ -256,9 +191,13 @@ def _edge_counts(ranks: list[int]) -> Iterator[tuple[int, ...]]:
     yield from extend(0, ranks, ())
 
 
-def _degree(n_vertices: int, edges: tuple[int, ...], vertex: int) -> int:
-    pairs = itertools.combinations(range(n_vertices), 2)
-    return sum(e for pair, e in zip(pairs, edges, strict=True) if vertex in pair)
+def _degrees(n_vertices: int, edges: tuple[int, ...]) -> list[int]:
+    """How many edges end at each vertex."""
+    degrees = [0] * n_vertices
+    for pair, count in zip(vertex_pairs(n_vertices), edges, strict=True):
+        for vertex in pair:
+            degrees[vertex] += count
+    return degrees
 
 
 def _order(scalar: Contraction) -> tuple[int, int, Contraction]:

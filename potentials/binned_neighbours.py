@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hullscreen.potentials.compiling import kernel
-from hullscreen.potentials.lanes import WIDTH
-from hullscreen.potentials.neighbours import Lists, inverse_cell, pad, reduce_cell
+from hullscreen.potentials.neighbours import Lists, inverse_cell, pad, reduce_cell, room_for
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
 
 # Bins of a sparse cell hold a few atoms each, lest empty ones are all the work.
@@ -91,7 +90,9 @@ def sort_into_bins(
 
 
 @kernel
-def search_bins(bins: Bins, cutoff: float, first_atom: int, n_sites: int, lists: Lists) -> float:
+def search_bins(
+    bins: Bins, cutoff: float, first_atom: int, n_sites: int, lists: Lists
+) -> tuple[float, int]:
     """Fill the lists with all neighbours of ``n_sites`` atoms from ``first_atom`` on.
 
     Returns
@@ -99,13 +100,13 @@ def search_bins(bins: Bins, cutoff: float, first_atom: int, n_sites: int, lists:
     As `neighbours.search_pairs`.
     """
     n_species = lists.ends.shape[1]
-    x, y, z, atoms, width = lists.x, lists.y, lists.z, lists.atoms, lists.width
+    x, y, z, atoms = lists.x, lists.y, lists.z, lists.atoms
     cell, counts, reach = bins.cell, bins.counts, bins.reach
     limit = cutoff * cutoff
     shortest = np.inf
     for site in range(n_sites):
         i = first_atom + site
-        begin = site * width
+        begin = lists.starts[site]
         end = begin
         own_x, own_y, own_z = bins.positions[i, 0], bins.positions[i, 1], bins.positions[i, 2]
         for kind in range(n_species):
@@ -119,8 +120,8 @@ def search_bins(bins: Bins, cutoff: float, first_atom: int, n_sites: int, lists:
                         s2 = o2 // counts[2]
                         box = (b1 + o2 - s2 * counts[2]) * n_species + kind
                         first, last = bins.starts[box], bins.starts[box + 1]
-                        if end - begin + last - first + WIDTH > width:
-                            return -float(2 * width)
+                        if room_for(end + last - first) > len(x):
+                            return shortest, 2 * len(x)
                         tx = s0 * cell[0, 0] + s1 * cell[1, 0] + s2 * cell[2, 0] - own_x
                         ty = s0 * cell[0, 1] + s1 * cell[1, 1] + s2 * cell[2, 1] - own_y
                         tz = s0 * cell[0, 2] + s1 * cell[1, 2] + s2 * cell[2, 2] - own_z
@@ -137,5 +138,6 @@ def search_bins(bins: Bins, cutoff: float, first_atom: int, n_sites: int, lists:
                             end += square < limit
                             shortest = min(shortest, square)
             lists.ends[site, kind] = end - begin
-    pad(lists, 0, n_sites, cutoff)
-    return np.sqrt(shortest) if shortest < limit else np.inf
+        lists.starts[site + 1] = begin + room_for(end - begin)
+        pad(lists, site, cutoff)
+    return np.sqrt(shortest) if shortest < limit else np.inf, 0

@@ -25,7 +25,21 @@ def kernel(function: Function) -> Function:
     file did, and fails on entries that name a class which is gone. Here the files of the cache
     carry a digest of all modules that hold kernels: another version never opens them.
     """
-    compiled = njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")(function)
+    return _compiled(function, forceinline=False)
+
+
+def inlined(function: Function) -> Function:
+    """A `kernel` that becomes part of its callers.
+
+    Passing a tuple of arrays takes hundreds of instructions, more than a small kernel itself.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Function, *, forceinline: bool) -> Function:
+    compiled = njit(
+        cache=True, nogil=True, fastmath=FAST, error_model="numpy", forceinline=forceinline
+    )(function)
     stored = compiled._cache  # noqa: SLF001  # numba has no public way to name the files
     stored._cache_file = IndexDataCacheFile(  # noqa: SLF001
         cache_path=stored.cache_path,

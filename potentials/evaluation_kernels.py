@@ -18,177 +18,205 @@ from hullscreen.potentials.kernels import (
     parameter_gradient,
     products,
     radial_functions,
+    site_energies,
+    summed_adjoints,
     workspace,
 )
-from hullscreen.potentials.lanes import WIDTH, load, spread, store
-from hullscreen.potentials.neighbours import Lists, empty_lists, search_pairs
+from hullscreen.potentials.lanes import WIDTH
+from hullscreen.potentials.neighbours import Lists, Pairs, empty_lists, empty_pairs, search_pairs
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
 
 # Cells are taken together until they hold so many atoms: lanes are seldom idle then.
 SITES_TOGETHER = 64
 # From so many atoms on, a cell's pairs are found over bins instead of one by one.
 BINNED_FROM = 160
-FIRST_WIDTH = 128
+# Room for so many neighbours of each site, until some have more.
+COMMON_NEIGHBOURS = 64
+
+
+class Batch(NamedTuple):
+    """Cells as in `structures.Structures`, and the cell of each atom, shape (n_atoms_total,)."""
+
+    cells: FloatArray
+    positions: FloatArray
+    species: IntArray
+    offsets: IndexArray
+    cell_of: IndexArray
+
+
+class Results(NamedTuple):
+    """What an evaluation fills in.
+
+    Attributes
+    ----------
+    energies, site_energies
+        eV, shape (n_structures,) and (n_atoms_total,).
+    forces
+        eV/Å, shape (n_atoms_total, 3).
+    strains
+        dE/dε in eV, ASE's stress times the volume, shape (n_structures, 3, 3).
+    shortest
+        Shortest distance of each cell in Å, infinite beyond the cutoff; shape (n_structures,).
+    rows
+        Sums of the derivatives of site energies by the parameters, shape (n_rows, n_parameters).
+    row_of
+        The row to which each atom adds, negative for none; shape (n_atoms_total,).
+    """
+
+    energies: FloatArray
+    site_energies: FloatArray
+    forces: FloatArray
+    strains: FloatArray
+    shortest: FloatArray
+    rows: FloatArray
+    row_of: IndexArray
 
 
 class Scratch(NamedTuple):
     """What an evaluation needs beside its results; it grows with the number of neighbours."""
 
+    pairs: Pairs
     lists: Lists
     work: Workspace
 
 
 @kernel
-def scratch(tables: Tables, width: int) -> Scratch:
-    """Scratch for sites of at most ``width`` neighbours."""
-    lists = empty_lists(SITES_TOGETHER + BINNED_FROM, tables.radial.shape[0], width)
-    return Scratch(lists, workspace(tables, width))
+def scratch(tables: Tables) -> Scratch:
+    """Scratch for cells of common density."""
+    n_sites = SITES_TOGETHER + BINNED_FROM
+    room = SITES_TOGETHER * COMMON_NEIGHBOURS
+    lists = empty_lists(n_sites, tables.radial.shape[0], room)
+    return Scratch(empty_pairs(BINNED_FROM, room), lists, workspace(tables, COMMON_NEIGHBOURS))
 
 
 @kernel
-def evaluate_sites(
-    tables: Tables,
-    lists: Lists,
-    n_sites: int,
-    first_site: int,
-    species: IntArray,
-    cell_of: IndexArray,
-    offsets: IndexArray,
-    work: Workspace,
-    energies: FloatArray,
-    forces: FloatArray,
-    strains: FloatArray,
-    site_energies: FloatArray,
-    rows: FloatArray,
-    row_of: IndexArray,
-) -> None:
-    """Add what ``n_sites`` sites from atom ``first_site`` on give to their cells' results.
+def _with_room(tables: Tables, room: Scratch, n_sites: int) -> Scratch:
+    """The scratch, with a workspace that takes the longest of the first lists."""
+    longest = 0
+    for site in range(n_sites):
+        longest = max(longest, room.lists.starts[site + 1] - room.lists.starts[site])
+    if longest <= room.work.width:
+        return room
+    return Scratch(room.pairs, room.lists, workspace(tables, 2 * longest))
 
-    Lists hold these sites; the other arrays are those of the whole batch. ``strains`` receives
-    the upper triangles of dE/dε in eV, ``rows[row_of[atom]]`` the derivatives by the parameters
-    unless ``row_of[atom]`` is negative.
+
+@kernel
+def _with_longer_lists(room: Scratch, n_pairs: int, n_neighbours: int) -> Scratch:
+    """The scratch, with so much room for pairs and for neighbours at least."""
+    pairs, lists = room.pairs, room.lists
+    if n_pairs > len(pairs.x):
+        pairs = empty_pairs(BINNED_FROM, n_pairs)
+    if n_neighbours > len(lists.x):
+        lists = empty_lists(len(lists.ends), lists.ends.shape[1], 3 * n_neighbours // 2)
+    return Scratch(pairs, lists, room.work)
+
+
+@kernel
+def _evaluate_sites(
+    tables: Tables, room: Scratch, n_sites: int, first_atom: int, batch: Batch, results: Results
+) -> None:
+    """Add what the sites in the lists, from ``first_atom`` on, give to their cells' results.
+
+    Of the strains only the upper triangles are filled.
     """
+    lists, work = room.lists, room.work
     n_species = tables.radial.shape[0]
     for block in range(0, n_sites, WIDTH):
         n_lanes = min(WIDTH, n_sites - block)
         if n_lanes < WIDTH:
             work.values[:] = 0.0
         for lane in range(n_lanes):
-            site = block + lane
-            radial_functions(tables, lists, site, lane, species[first_site + site], work)
-            basic_moments(tables, lists.ends[site, n_species - 1], lane, work)
+            kind = batch.species[first_atom + block + lane]
+            radial_functions(tables, lists, block + lane, lane, kind, work)
+            basic_moments(tables, lists.ends[block + lane, n_species - 1], lane, work)
         products(tables, work)
         adjoint_products(tables, work)
-        site_energy = spread(0.0)
-        for alpha in range(len(tables.scalars)):
-            site_energy += tables.linear[alpha] * load(work.values, tables.scalars[alpha])
-        store(work.sums, 0, site_energy)
-        for lane in range(n_lanes):
-            site_energies[first_site + block + lane] = work.sums[lane]
+        summed_adjoints(tables, work)
+        energies = site_energies(tables, work)
         for lane in range(n_lanes):
             site = block + lane
-            atom = first_site + site
-            kind, cell = species[atom], cell_of[atom]
-            n = lists.ends[site, n_species - 1]
-            site_energies[atom] += tables.shifts[kind]
-            energies[cell] += site_energies[atom]
-            pair_gradients(tables, n, lane, work)
-            add_forces(lists, site, n, offsets[cell], atom, work, forces, strains[cell])
-            if row_of[atom] >= 0:
-                parameter_gradient(tables, lists, site, lane, kind, work, rows[row_of[atom]])
+            atom = first_atom + site
+            kind, cell = batch.species[atom], batch.cell_of[atom]
+            energy = tables.shifts[kind] + energies[lane]
+            results.site_energies[atom] = energy
+            results.energies[cell] += energy
+            pair_gradients(tables, lists.ends[site, n_species - 1], lane, work)
+            add_forces(
+                lists, site, batch.offsets[cell], atom, work, results.forces, results.strains[cell]
+            )
+            if results.row_of[atom] >= 0:
+                row = results.rows[results.row_of[atom]]
+                parameter_gradient(tables, lists, site, lane, kind, work, row)
 
 
 @kernel
-def evaluate_batch(
-    tables: Tables,
-    room: Scratch,
-    cells: FloatArray,
-    positions: FloatArray,
-    species: IntArray,
-    cell_of: IndexArray,
-    offsets: IndexArray,
-    energies: FloatArray,
-    forces: FloatArray,
-    strains: FloatArray,
-    site_energies: FloatArray,
-    shortest: FloatArray,
-    rows: FloatArray,
-    row_of: IndexArray,
+def _evaluate_large_cell(
+    tables: Tables, room: Scratch, cell: int, batch: Batch, results: Results
 ) -> Scratch:
-    """Evaluate every cell of a batch.
+    begin, end = batch.offsets[cell], batch.offsets[cell + 1]
+    bins = sort_into_bins(
+        batch.cells[cell],
+        batch.positions[begin:end],
+        batch.species[begin:end],
+        tables.radial.shape[0],
+        tables.cutoff,
+    )
+    results.shortest[cell] = np.inf
+    done = begin
+    while done < end:
+        n = min(SITES_TOGETHER, end - done)
+        shortest, needed = search_bins(bins, tables.cutoff, done - begin, n, room.lists)
+        if needed > len(room.lists.x):
+            room = _with_longer_lists(room, 0, needed)
+            continue
+        results.shortest[cell] = min(results.shortest[cell], shortest)
+        room = _with_room(tables, room, n)
+        _evaluate_sites(tables, room, n, done, batch, results)
+        done += n
+    return room
 
-    Parameters
-    ----------
-    cells, positions, species, offsets
-        As in `structures.Structures`; ``cell_of`` is the cell of each atom, shape (n_atoms_total,).
-    energies, forces, strains, site_energies, shortest
-        Receive energies in eV (n,), eV/Å (n_atoms_total, 3), dE/dε in eV (n, 3, 3), eV
-        (n_atoms_total,), and the shortest distance of each cell in Å (n,).
-    rows, row_of
-        Row ``row_of[atom]`` receives the derivatives of the site's energy by the parameters, added
-        to those of other sites with the same row; none if negative.
 
-    Returns
-    -------
-    The scratch, grown if it had to be.
-    """
-    energies[:] = 0.0
-    forces[:] = 0.0
-    strains[:] = 0.0
-    rows[:] = 0.0
+@kernel
+def evaluate_batch(tables: Tables, room: Scratch, batch: Batch, results: Results) -> Scratch:
+    """Evaluate every cell of a batch, and return the scratch, grown if it had to be."""
+    results.energies[:] = 0.0
+    results.forces[:] = 0.0
+    results.strains[:] = 0.0
+    results.rows[:] = 0.0
+    offsets = batch.offsets
+    n_cells = len(batch.cells)
     first = 0
-    while first < len(cells):
+    while first < n_cells:
         begin = offsets[first]
-        following = first + 1
-        if offsets[following] - begin >= BINNED_FROM:
-            bins = sort_into_bins(
-                cells[first],
-                positions[begin : offsets[following]],
-                species[begin : offsets[following]],
-                tables.radial.shape[0],
+        if offsets[first + 1] - begin >= BINNED_FROM:
+            room = _evaluate_large_cell(tables, room, first, batch, results)
+            first += 1
+            continue
+        cell = first
+        while cell < n_cells and offsets[cell] - begin < SITES_TOGETHER:
+            start, end = offsets[cell], offsets[cell + 1]
+            if end - start >= BINNED_FROM:
+                break
+            results.shortest[cell], n_pairs, needed = search_pairs(
+                batch.cells[cell],
+                batch.positions[start:end],
+                batch.species[start:end],
                 tables.cutoff,
+                room.pairs,
+                room.lists,
+                start - begin,
             )
-            shortest[first] = np.inf
-            done = begin
-            while done < offsets[following]:
-                n = min(SITES_TOGETHER, offsets[following] - done)
-                found = search_bins(bins, tables.cutoff, done - begin, n, room.lists)
-                if found < 0.0:
-                    room = scratch(tables, int(-found))
-                    continue
-                shortest[first] = min(shortest[first], found)
-                evaluate_sites(
-                    tables, room.lists, n, done, species, cell_of, offsets, room.work,
-                    energies, forces, strains, site_energies, rows, row_of,
-                )  # fmt: skip
-                done += n
-        else:
-            following = first
-            while following < len(cells) and offsets[following] - begin < SITES_TOGETHER:
-                start, end = offsets[following], offsets[following + 1]
-                if end - start >= BINNED_FROM:
-                    break
-                found = search_pairs(
-                    cells[following],
-                    positions[start:end],
-                    species[start:end],
-                    tables.cutoff,
-                    room.lists,
-                    start - begin,
-                )
-                if found < 0.0:
-                    room = scratch(tables, int(-found))
-                    following = first
-                    continue
-                shortest[following] = found
-                following += 1
-            evaluate_sites(
-                tables, room.lists, offsets[following] - begin, begin, species, cell_of, offsets,
-                room.work, energies, forces, strains, site_energies, rows, row_of,
-            )  # fmt: skip
-        first = following
-    for s in range(len(cells)):
+            if n_pairs > len(room.pairs.x) or needed > len(room.lists.x):
+                room = _with_longer_lists(room, n_pairs, needed)
+                cell = first
+            else:
+                cell += 1
+        n_sites = offsets[cell] - begin
+        room = _with_room(tables, room, n_sites)
+        _evaluate_sites(tables, room, n_sites, begin, batch, results)
+        first = cell
+    for cell in range(n_cells):
         for a in range(3):
             for b in range(a):
-                strains[s, a, b] = strains[s, b, a]
+                results.strains[cell, a, b] = results.strains[cell, b, a]
     return room

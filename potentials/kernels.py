@@ -8,27 +8,28 @@ functions, ``q[β, j]`` the radial basis T_β(ξ(r)) (R_cut − r)² times the s
 products x^a y^b z^c of unit vectors, ``values`` the basic moments Σ_j f[μ, j] monomials[k, j]
 followed by their products, ``adjoints`` the derivatives of the site energy by each of them.
 
-Monomials of a degree follow those of the degree below, and begin with x times each of these in
-order; then come y times those free of x, then z times that free of x and y.
+Of the monomials only those free of z² are summed over neighbours: since x² + y² + z² = 1 for unit
+vectors, the moments of the others are differences of these. Those of degree d are x^d, x^(d-1) y,
+..., y^d, then z times those of degree d - 1 that are free of z: 2d + 1 in all.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
-from hullscreen.potentials.compiling import kernel
+from hullscreen.potentials.compiling import inlined, kernel
 from hullscreen.potentials.lanes import (
     WIDTH,
-    keep_first,
+    aligned,
+    first_bits,
+    keep,
     load,
     spread,
     square_root,
     store,
     total,
 )
-from hullscreen.potentials.neighbours import Lists
+from hullscreen.potentials.neighbours import Lists, whole_lanes
 from hullscreen.potentials.structures import FloatArray, IntArray
 
 
@@ -42,8 +43,13 @@ class Tables(NamedTuple):
     shifts, linear
         Energy of each species (n_species,) and coefficient of each basis function (n_scalars,), eV.
     firsts
-        Basic moments of μ are ``firsts[μ]:firsts[μ + 1]``, one for each of the first monomials;
-        shape (n_radial + 1,).
+        Basic moments of μ are ``firsts[μ]:firsts[μ + 1]``, one for each monomial up to some degree,
+        by degree and falling powers of x, then y; shape (n_radial + 1,).
+    summed, slots
+        Where those of μ begin that are summed over neighbours (n_radial + 1,), and which moment
+        each is (n_summed,).
+    differences
+        Rows (a, b, c, d): basic moment a is b − c − d, in order; shape (n_differences, 4).
     left, right, factor
         Operands and coefficient of each product, shape (n_products,).
     targets, ends
@@ -58,6 +64,9 @@ class Tables(NamedTuple):
     shifts: FloatArray
     linear: FloatArray
     firsts: IntArray
+    summed: IntArray
+    slots: IntArray
+    differences: IntArray
     left: IntArray
     right: IntArray
     factor: FloatArray
@@ -75,9 +84,9 @@ class Workspace(NamedTuple):
     """Scratch arrays of one thread, in flat C order.
 
     ``units`` (x, y, z, 1/r), ``q``, ``f``, ``df`` are kept for eight sites, shape (8, rows,
-    width); ``dq``, ``slopes`` and ``pulls`` for the site at hand, (rows, width); ``values`` and
-    ``adjoints`` are (n_moments, 8) with sites as lanes, ``sums``, ``monomials`` and ``weights``
-    (rows, 8) with neighbours as lanes.
+    width); ``slopes``, ``pulls`` (rows, width) and ``own_adjoints`` (n_summed,) for the site at
+    hand; ``values`` and ``adjoints`` are (n_moments, 8) with sites as lanes, ``dq``, ``sums``,
+    ``monomials`` and ``weights`` (rows, 8) with neighbours as lanes.
     """
 
     units: FloatArray
@@ -87,6 +96,7 @@ class Workspace(NamedTuple):
     dq: FloatArray
     slopes: FloatArray
     pulls: FloatArray
+    own_adjoints: FloatArray
     values: FloatArray
     adjoints: FloatArray
     sums: FloatArray
@@ -105,27 +115,27 @@ def n_monomials(degree: int) -> int:
 def workspace(tables: Tables, width: int) -> Workspace:
     """Scratch for sites of at most ``width`` neighbours."""
     n_radial, n_beta = tables.radial.shape[2], tables.radial.shape[3]
-    n_powers = n_monomials(tables.degree)
-    # Lanes at the end of a species' neighbours reach beyond the last neighbour.
-    width += WIDTH
+    n_powers = (tables.degree + 1) ** 2
+    width = whole_lanes(width)
     return Workspace(
-        np.empty(WIDTH * 4 * width),
-        np.empty(WIDTH * n_beta * width),
-        np.empty(WIDTH * n_radial * width),
-        np.empty(WIDTH * n_radial * width),
-        np.empty(n_beta * width),
-        np.empty(n_radial * width),
-        np.empty(3 * width),
-        np.empty(tables.n_moments * WIDTH),
-        np.empty(tables.n_moments * WIDTH),
-        np.empty(tables.firsts[-1] * WIDTH),
-        np.empty(n_powers * WIDTH),
-        np.empty(n_powers * WIDTH),
+        aligned(WIDTH * 4 * width),
+        aligned(WIDTH * n_beta * width),
+        aligned(WIDTH * n_radial * width),
+        aligned(WIDTH * n_radial * width),
+        aligned(n_beta * WIDTH),
+        aligned(n_radial * width),
+        aligned(3 * width),
+        aligned(len(tables.slots)),
+        aligned(tables.n_moments * WIDTH),
+        aligned(tables.n_moments * WIDTH),
+        aligned(tables.summed[-1]),
+        aligned(n_powers * WIDTH),
+        aligned(n_powers * WIDTH),
         width,
     )
 
 
-@kernel
+@inlined
 def radial_functions(
     tables: Tables, lists: Lists, site: int, lane: int, kind: int, work: Workspace
 ) -> None:
@@ -133,11 +143,9 @@ def radial_functions(
     n_species = tables.radial.shape[0]
     n_radial, n_beta = tables.radial.shape[2], tables.radial.shape[3]
     width = work.width
-    first, n = site * lists.width, lists.ends[site, n_species - 1]
-    if n == 0:
-        return
+    first, n = lists.starts[site], lists.ends[site, n_species - 1]
     units, q, dq = work.units, work.q, work.dq
-    unit, base = lane * 4 * width, lane * n_beta * width
+    unit, base, radial = lane * 4 * width, lane * n_beta * width, lane * n_radial * width
     span = 2.0 / (tables.cutoff - tables.min_distance)
     middle = 0.5 * (tables.cutoff + tables.min_distance)
     for j in range(0, n, WIDTH):
@@ -153,82 +161,78 @@ def radial_functions(
         gap = tables.cutoff - r
         before, slope_before = tables.scaling * gap * gap, -2.0 * tables.scaling * gap
         store(q, base + j, before)
-        store(dq, j, slope_before)
+        store(dq, 0, slope_before)
         if n_beta > 1:
             value, slope = xi * before, span * before + xi * slope_before
             store(q, base + width + j, value)
-            store(dq, width + j, slope)
+            store(dq, WIDTH, slope)
             twice, twice_span = 2.0 * xi, 2.0 * span
             for beta in range(2, n_beta):
                 following = twice * value - before
                 slope_following = twice * slope + twice_span * value - slope_before
                 before, slope_before, value, slope = value, slope, following, slope_following
                 store(q, base + beta * width + j, value)
-                store(dq, beta * width + j, slope)
-    f, df = work.f, work.df
-    target = lane * n_radial * width
-    last = (n + WIDTH - 1) // WIDTH * WIDTH
-    for mu in range(n_radial):
-        # What the lanes of the last species do not reach of the padding.
-        store(f, target + mu * width + last - WIDTH, spread(0.0))
-        store(df, target + mu * width + last - WIDTH, spread(0.0))
-    begin = 0
-    for other in range(n_species):
-        end = lists.ends[site, other]
-        for j in range(begin, end, WIDTH):
-            # Lanes beyond this species' last neighbour are overwritten by the next species.
-            for mu in range(n_radial):
-                value, slope = spread(0.0), spread(0.0)
-                for beta in range(n_beta):
-                    c = tables.radial[kind, other, mu, beta]
-                    value += c * load(q, base + beta * width + j)
-                    slope += c * load(dq, beta * width + j)
-                store(f, target + mu * width + j, value)
-                store(df, target + mu * width + j, slope)
-        begin = end
+                store(dq, beta * WIDTH, slope)
+        for mu in range(n_radial):
+            value, slope = spread(0.0), spread(0.0)
+            begin = 0
+            for other in range(n_species):
+                end = lists.ends[site, other]
+                if begin < j + WIDTH and end > j:
+                    own_value, own_slope = spread(0.0), spread(0.0)
+                    for beta in range(n_beta):
+                        c = tables.radial[kind, other, mu, beta]
+                        own_value += c * load(q, base + beta * width + j)
+                        own_slope += c * load(dq, beta * WIDTH)
+                    bits = first_bits(end - j) & ~first_bits(begin - j)
+                    value += keep(own_value, bits)
+                    slope += keep(own_slope, bits)
+                begin = end
+            store(work.f, radial + mu * width + j, value)
+            store(work.df, radial + mu * width + j, slope)
 
 
-@kernel
+@inlined
 def fill_monomials(degree: int, units: FloatArray, at: int, width: int, out: FloatArray) -> None:
-    """Monomials up to ``degree`` of eight neighbours' unit vectors."""
+    """Monomials free of z² up to ``degree`` of eight neighbours' unit vectors."""
     x, y, z = load(units, at), load(units, at + width), load(units, at + 2 * width)
     store(out, 0, spread(1.0))
     below, here = 0, WIDTH
-    for d in range(1, degree + 1):
-        n_below = d * (d + 1) // 2 * WIDTH
-        for k in range(0, n_below, WIDTH):
+    for d in range(WIDTH, (degree + 1) * WIDTH, WIDTH):
+        for k in range(0, d, WIDTH):
             store(out, here + k, load(out, below + k) * x)
-        free_of_x, target = here - d * WIDTH, here + n_below
-        for k in range(0, d * WIDTH, WIDTH):
-            store(out, target + k, load(out, free_of_x + k) * y)
-        store(out, target + d * WIDTH, load(out, here - WIDTH) * z)
-        below, here = here, target + (d + 1) * WIDTH
+            store(out, here + d + WIDTH + k, load(out, below + k) * z)
+        store(out, here + d, load(out, below + d - WIDTH) * y)
+        below, here = here, here + 2 * d + WIDTH
 
 
-@kernel
+@inlined
 def basic_moments(tables: Tables, n: int, lane: int, work: Workspace) -> None:
-    """Sum a site's basic moments over its ``n`` neighbours, into its lane of ``values``."""
+    """Sum a site's moments over its ``n`` neighbours, into its lane of ``values``."""
     n_radial, width = tables.radial.shape[2], work.width
     unit, radial = lane * 4 * width, lane * n_radial * width
     monomials, sums = work.monomials, work.sums
-    n_basic = tables.firsts[-1]
-    for b in range(0, n_basic, WIDTH):
+    for b in range(0, tables.summed[-1], WIDTH):
         store(sums, b, spread(0.0))
     for j in range(0, n, WIDTH):
         fill_monomials(tables.degree, work.units, unit + j, width, monomials)
         for mu in range(n_radial):
             f = load(work.f, radial + mu * width + j)
-            first = tables.firsts[mu]
-            for k in range(0, tables.firsts[mu + 1] - first, WIDTH):
+            first = tables.summed[mu]
+            for k in range(0, tables.summed[mu + 1] - first, WIDTH):
                 store(sums, first + k, load(sums, first + k) + f * load(monomials, k))
-    for b in range(0, n_basic, WIDTH):
-        work.values[b + lane] = total(load(sums, b))
+    for b in range(len(tables.slots)):
+        work.values[tables.slots[b] + lane] = total(load(sums, b * WIDTH))
 
 
-@kernel
+@inlined
 def products(tables: Tables, work: Workspace) -> None:
-    """All products of moments, for eight sites."""
+    """The other basic moments and all products of moments, for eight sites."""
     values = work.values
+    for d in range(len(tables.differences)):
+        target, plus, minus, minus_too = tables.differences[d]
+        value = load(values, plus) - load(values, minus) - load(values, minus_too)
+        store(values, target, value)
     for b in range(tables.firsts[-1], tables.n_moments * WIDTH, WIDTH):
         store(values, b, spread(0.0))
     begin = 0
@@ -241,7 +245,17 @@ def products(tables: Tables, work: Workspace) -> None:
         begin = end
 
 
-@kernel
+@inlined
+def site_energies(tables: Tables, work: Workspace) -> FloatArray:
+    """Energies of eight sites without those of their species, eV, shape (8,)."""
+    energy = spread(0.0)
+    for alpha in range(len(tables.scalars)):
+        energy += tables.linear[alpha] * load(work.values, tables.scalars[alpha])
+    store(work.sums, 0, energy)
+    return work.sums[:WIDTH]
+
+
+@inlined
 def adjoint_products(tables: Tables, work: Workspace) -> None:
     """Derivatives of eight site energies by every moment (reverse mode)."""
     values, adjoints = work.values, work.adjoints
@@ -260,33 +274,50 @@ def adjoint_products(tables: Tables, work: Workspace) -> None:
             store(adjoints, right, load(adjoints, right) + a * load(values, left))
 
 
-@kernel
-def pair_gradients(
-    tables: Tables, n: int, lane: int, work: Workspace
-) -> None:
+@inlined
+def summed_adjoints(tables: Tables, work: Workspace) -> None:
+    """Turn derivatives by every basic moment into those by the moments that are summed."""
+    adjoints = work.adjoints
+    for d in range(len(tables.differences) - 1, -1, -1):
+        target, plus, minus, minus_too = tables.differences[d]
+        slope = load(adjoints, target)
+        store(adjoints, plus, load(adjoints, plus) + slope)
+        store(adjoints, minus, load(adjoints, minus) - slope)
+        store(adjoints, minus_too, load(adjoints, minus_too) - slope)
+
+
+@inlined
+def pair_gradients(tables: Tables, n: int, lane: int, work: Workspace) -> None:
     """Derivatives of a site energy by its neighbours' vectors, in ``pulls``.
 
-    With W_k = Σ_μ adjoint_{μk} f_μ and P_μ = Σ_k adjoint_{μk} m_k, the derivative along a vector r u
+    With W_k = Σ_μ adjoint_{μk} f_μ and P_μ = Σ_k adjoint_{μk} m_k, the derivative by a vector r u
     is Σ_μ P_μ f'_μ u + (G − (G·u) u) / r, where G = Σ_k W_k ∂m_k/∂u. P is left in ``slopes``.
     """
     n_radial, width = tables.radial.shape[2], work.width
     unit, radial = lane * 4 * width, lane * n_radial * width
-    monomials, weights, adjoints = work.monomials, work.weights, work.adjoints
-    n_powers = n_monomials(tables.degree) * WIDTH
+    monomials, weights, adjoints = work.monomials, work.weights, work.own_adjoints
+    for b in range(len(tables.slots)):
+        adjoints[b] = work.adjoints[tables.slots[b] + lane]
+    top = tables.degree * WIDTH
     for j in range(0, n, WIDTH):
         at = unit + j
         fill_monomials(tables.degree, work.units, at, width, monomials)
-        for k in range(0, n_powers, WIDTH):
-            store(weights, k, spread(0.0))
         slope = spread(0.0)
         for mu in range(n_radial):
             f = load(work.f, radial + mu * width + j)
-            first = tables.firsts[mu]
+            first, end = tables.summed[mu] // WIDTH, tables.summed[mu + 1] // WIDTH
             polynomial = spread(0.0)
-            for k in range(0, tables.firsts[mu + 1] - first, WIDTH):
-                a = adjoints[first + k + lane]
-                polynomial += a * load(monomials, k)
-                store(weights, k, load(weights, k) + a * f)
+            if mu == 0:
+                for k in range(end):
+                    polynomial += adjoints[k] * load(monomials, k * WIDTH)
+                    store(weights, k * WIDTH, adjoints[k] * f)
+                for k in range(end, (tables.degree + 1) ** 2):
+                    store(weights, k * WIDTH, spread(0.0))
+            else:
+                for k in range(end - first):
+                    a = adjoints[first + k]
+                    polynomial += a * load(monomials, k * WIDTH)
+                    store(weights, k * WIDTH, load(weights, k * WIDTH) + a * f)
             store(work.slopes, mu * width + j, polynomial)
             slope += polynomial * load(work.df, radial + mu * width + j)
         x, y, z = (
@@ -295,22 +326,20 @@ def pair_gradients(
             load(work.units, at + 2 * width),
         )
         gx, gy, gz = spread(0.0), spread(0.0), spread(0.0)
-        here = n_monomials(tables.degree - 1) * WIDTH
-        for d in range(tables.degree, 0, -1):
-            n_below = d * (d + 1) // 2 * WIDTH
-            below = here - n_below
-            free_of_x, target = here - d * WIDTH, here + n_below
-            weight = load(weights, target + d * WIDTH)
-            gz += weight * load(monomials, here - WIDTH)
-            store(weights, here - WIDTH, load(weights, here - WIDTH) + weight * z)
-            for k in range(0, d * WIDTH, WIDTH):
-                weight = load(weights, target + k)
-                gy += weight * load(monomials, free_of_x + k)
-                store(weights, free_of_x + k, load(weights, free_of_x + k) + weight * y)
-            for k in range(0, n_below, WIDTH):
-                weight = load(weights, here + k)
-                gx += weight * load(monomials, below + k)
-                store(weights, below + k, load(weights, below + k) + weight * x)
+        here = tables.degree * top
+        for d in range(top, 0, -WIDTH):
+            below = here - 2 * d + WIDTH
+            last = below + d - WIDTH
+            weight = load(weights, here + d)
+            gy += weight * load(monomials, last)
+            store(weights, last, load(weights, last) + weight * y)
+            for k in range(0, d, WIDTH):
+                monomial = load(monomials, below + k)
+                along_x, along_z = load(weights, here + k), load(weights, here + d + WIDTH + k)
+                gx += along_x * monomial
+                gz += along_z * monomial
+                weight = load(weights, below + k) + along_x * x + along_z * z
+                store(weights, below + k, weight)
             here = below
         inverse = load(work.units, at + 3 * width)
         along = slope - (gx * x + gy * y + gz * z) * inverse
@@ -319,7 +348,7 @@ def pair_gradients(
         store(work.pulls, 2 * width + j, gz * inverse + along * z)
 
 
-@kernel
+@inlined
 def parameter_gradient(
     tables: Tables, lists: Lists, site: int, lane: int, kind: int, work: Workspace, row: FloatArray
 ) -> None:
@@ -337,10 +366,10 @@ def parameter_gradient(
             offset = ((kind * n_species + other) * n_radial + mu) * n_beta
             for beta in range(n_beta):
                 value = spread(0.0)
-                for j in range(begin, end, WIDTH):
-                    value += keep_first(
+                for j in range(begin // WIDTH * WIDTH, end, WIDTH):
+                    value += keep(
                         load(work.slopes, mu * width + j) * load(work.q, base + beta * width + j),
-                        end - j,
+                        first_bits(end - j) & ~first_bits(begin - j),
                     )
                 row[offset + beta] += total(value)
         begin = end
@@ -351,19 +380,21 @@ def parameter_gradient(
         row[offset + alpha] += work.values[tables.scalars[alpha] + lane]
 
 
-@kernel
+@inlined
 def add_forces(
     lists: Lists,
     site: int,
-    n: int,
     first_atom: int,
     atom: int,
     work: Workspace,
     forces: FloatArray,
     strain: FloatArray,
 ) -> None:
-    """Add a site's ``pulls`` to the forces on its neighbours and to its cell's strain."""
-    width, first = work.width, site * lists.width
+    """Add a site's ``pulls`` to the forces on its neighbours and to its cell's strain.
+
+    Of the strain only the upper triangle is changed.
+    """
+    width, first, n = work.width, lists.starts[site], lists.ends[site, -1]
     xx, yy, zz = spread(0.0), spread(0.0), spread(0.0)
     yz, xz, xy = spread(0.0), spread(0.0), spread(0.0)
     sx, sy, sz = spread(0.0), spread(0.0), spread(0.0)

@@ -13,16 +13,20 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.typing import signature
 from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
+from hullscreen.potentials.structures import FloatArray
+
 WIDTH = 8
 
 _VECTOR = ir.VectorType(ir.DoubleType(), WIDTH)
+_MASK = ir.VectorType(ir.IntType(1), WIDTH)
 # Sums may be reordered and fused; NaN and infinity keep their meaning.
 _FLAGS = ("reassoc", "contract", "nsz", "arcp")
 
@@ -86,7 +90,7 @@ _define((operator.mul, operator.imul), "fmul")
 _define((operator.truediv, operator.itruediv), "fdiv")
 
 
-@intrinsic  # type: ignore[misc]  # numba has no types
+@intrinsic
 def spread(_typing: Any, _value: Any) -> Any:
     """Eight times the same number."""
 
@@ -96,7 +100,7 @@ def spread(_typing: Any, _value: Any) -> Any:
     return LANES(types.float64), generate
 
 
-@intrinsic  # type: ignore[misc]  # numba has no types
+@intrinsic
 def load(_typing: Any, array: Any, _start: Any) -> Any:
     """Eight doubles of an array from flat index ``start`` on."""
 
@@ -106,7 +110,7 @@ def load(_typing: Any, array: Any, _start: Any) -> Any:
     return LANES(array, types.intp), generate
 
 
-@intrinsic  # type: ignore[misc]  # numba has no types
+@intrinsic
 def store(_typing: Any, array: Any, _start: Any, _lanes: Any) -> Any:
     """Write eight doubles to an array from flat index ``start`` on."""
 
@@ -118,7 +122,25 @@ def store(_typing: Any, array: Any, _start: Any, _lanes: Any) -> Any:
     return types.void(array, types.intp, LANES), generate
 
 
-@intrinsic  # type: ignore[misc]  # numba has no types
+@intrinsic
+def store_index(_typing: Any, array: Any, _start: Any, _index: Any) -> Any:
+    """Write eight times the same 32-bit integer to an array from flat index ``start`` on."""
+
+    def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        array_value, start, index = arguments
+        integers = ir.VectorType(ir.IntType(32), WIDTH)
+        undefined, zero = ir.Constant(integers, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+        single = builder.insert_element(undefined, builder.trunc(index, ir.IntType(32)), zero)
+        eight = builder.shuffle_vector(single, undefined, ir.Constant(integers, [0] * WIDTH))
+        data = context.make_array(sig.args[0])(context, builder, array_value).data
+        pointer = builder.bitcast(builder.gep(data, [start]), integers.as_pointer())
+        builder.store(eight, pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.int64), generate
+
+
+@intrinsic
 def total(_typing: Any, _lanes: Any) -> Any:
     """Sum of the eight."""
 
@@ -132,7 +154,7 @@ def total(_typing: Any, _lanes: Any) -> Any:
     return types.float64(LANES), generate
 
 
-@intrinsic  # type: ignore[misc]  # numba has no types
+@intrinsic
 def square_root(_typing: Any, _lanes: Any) -> Any:
     """Square root of each."""
 
@@ -145,22 +167,95 @@ def square_root(_typing: Any, _lanes: Any) -> Any:
     return LANES(LANES), generate
 
 
-@intrinsic  # type: ignore[misc]  # numba has no types
-def keep_first(_typing: Any, _lanes: Any, _count: Any) -> Any:
-    """The first ``count`` of eight, zero in the others' place."""
+@intrinsic
+def lesser(_typing: Any, _left: Any, _right: Any) -> Any:
+    """The lesser of each two."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        lanes, count = arguments
-        integers = ir.VectorType(ir.IntType(64), WIDTH)
-        single = builder.insert_element(
-            ir.Constant(integers, ir.Undefined), count, ir.Constant(ir.IntType(32), 0)
-        )
-        counts = builder.shuffle_vector(
-            single,
-            ir.Constant(integers, ir.Undefined),
-            ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH),
-        )
-        inside = builder.icmp_signed("<", ir.Constant(integers, list(range(WIDTH))), counts)
-        return builder.select(inside, lanes, ir.Constant(_VECTOR, [0.0] * WIDTH))
+        return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
 
-    return LANES(LANES, types.intp), generate
+    return LANES(LANES, LANES), generate
+
+
+@intrinsic
+def below(_typing: Any, _lanes: Any, _limit: Any) -> Any:
+    """Which of the eight are below a limit, as the bits of an integer."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        lanes, limit = arguments
+        mask = builder.fcmp_ordered("<", lanes, _spread(builder, limit))
+        return builder.zext(builder.bitcast(mask, ir.IntType(WIDTH)), ir.IntType(64))
+
+    return types.int64(LANES, types.float64), generate
+
+
+@intrinsic
+def first_bits(_typing: Any, _count: Any) -> Any:
+    """The bits of the first ``count`` lanes, none if it is negative, all from eight on."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(64), WIDTH)
+        undefined = ir.Constant(integers, ir.Undefined)
+        single = builder.insert_element(undefined, arguments[0], ir.Constant(ir.IntType(32), 0))
+        places = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+        counts = builder.shuffle_vector(single, undefined, places)
+        mask = builder.icmp_signed("<", ir.Constant(integers, list(range(WIDTH))), counts)
+        return builder.zext(builder.bitcast(mask, ir.IntType(WIDTH)), ir.IntType(64))
+
+    return types.int64(types.int64), generate
+
+
+def _mask(builder: Any, bits: Any) -> Any:
+    return builder.bitcast(builder.trunc(bits, ir.IntType(WIDTH)), _MASK)
+
+
+@intrinsic
+def keep(_typing: Any, _lanes: Any, _bits: Any) -> Any:
+    """The lanes whose bits are set, zero in the others' place."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        lanes, bits = arguments
+        return builder.select(_mask(builder, bits), lanes, ir.Constant(_VECTOR, [0.0] * WIDTH))
+
+    return LANES(LANES, types.int64), generate
+
+
+@intrinsic
+def pack(_typing: Any, _lanes: Any, _bits: Any) -> Any:
+    """The lanes whose bits are set, moved to the front in order; the rest is arbitrary."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        lanes, bits = arguments
+        kind = ir.FunctionType(_VECTOR, [_VECTOR, _MASK, _VECTOR])
+        name = f"llvm.experimental.vector.compress.v{WIDTH}f64"
+        compress = cgutils.get_or_insert_function(builder.module, kind, name)
+        rest = ir.Constant(_VECTOR, ir.Undefined)
+        return builder.call(compress, [lanes, _mask(builder, bits), rest])
+
+    return LANES(LANES, types.int64), generate
+
+
+@intrinsic
+def n_bits(_typing: Any, _bits: Any) -> Any:
+    """How many bits are set."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.int64), generate
+
+
+@njit(cache=True)
+def least_of(lanes: Any) -> float:
+    """The least of the eight."""
+    single = np.empty(WIDTH)
+    store(single, 0, lanes)
+    return float(single.min())
+
+
+@njit(cache=True)
+def aligned(n: int) -> FloatArray:
+    """An empty array whose lanes do not straddle cache lines, shape (n,)."""
+    room = np.empty(n + WIDTH)
+    start = -room.ctypes.data % (8 * WIDTH) // 8
+    return room[start : start + n]

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hullscreen.potentials import kernels
 from hullscreen.potentials.basis import Basis, generate_basis
 from hullscreen.potentials.errors import InputError
-from hullscreen.potentials.evaluation_kernels import FIRST_WIDTH, evaluate_batch, scratch
-from hullscreen.potentials.lanes import WIDTH
-from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray, Structures
+from hullscreen.potentials.evaluation_kernels import Batch, Results, evaluate_batch, scratch
+from hullscreen.potentials.input_checks import checked_structures, refuse_shared_sites
+from hullscreen.potentials.kernel_tables import kernel_tables
+from hullscreen.potentials.kernels import Tables
+from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 
-# Denser cells, whose nearest atoms are about half an Å apart, are flat or not in Å; their
-# neighbours would fill the memory.
-SMALLEST_VOLUME_PER_ATOM = 0.1
-# Unit vectors between atoms closer than this, in Å, are rounding.
-SAME_SITE = 1e-6
+GRADIENTS = ("none", "structures", "sites")
 
 
 @dataclass(frozen=True)
@@ -73,6 +68,21 @@ class MomentTensorPotential:
         Coefficients of the basis functions in eV, shape (n_scalars,).
     scaling
         Factor of the radial basis.
+
+    Examples
+    --------
+    Two terms of the radial basis, one basis function: V_i = 2 Σ_j (R_cut − r_ij)².
+
+    >>> from hullscreen.potentials import MomentTensorPotential, generate_basis, join
+    >>> potential = MomentTensorPotential(
+    ...     generate_basis(2), ("Cu",), min_distance=2.0, cutoff=3.0,
+    ...     radial=np.array([[[[1.0, 0.0]]]]), shifts=np.zeros(1), linear=np.array([2.0]))
+    >>> simple_cubic = join([(2.5 * np.eye(3), np.zeros((1, 3)), np.array([0]))])
+    >>> found = potential.evaluate(simple_cubic)
+    >>> found.energies  # six neighbours, 0.5 Å from the cutoff
+    array([3.])
+    >>> bool(found.stresses[0, 0, 0] < 0)  # pushes outwards: stress has ASE's sign
+    True
     """
 
     basis: Basis
@@ -117,38 +127,16 @@ class MomentTensorPotential:
         )
 
     @cached_property
-    def tables(self) -> kernels.Tables:
+    def tables(self) -> Tables:
         """The potential as the kernels take it."""
-        monomials = _monomials(int(self.basis.basic[:, 1:].sum(axis=1).max()))
-        number = {powers: k for k, powers in enumerate(monomials)}
-        basic = [(mu, number[a, b, c]) for mu, a, b, c in self.basis.basic.tolist()]
-        # Each radial function goes with the first monomials, as many as it needs.
-        sizes = np.zeros(self.basis.n_radial, dtype=np.int64)
-        for mu, k in basic:
-            sizes[mu] = max(sizes[mu], k + 1)
-        firsts = np.concatenate([[0], np.cumsum(sizes)])
-        n_products = self.basis.n_moments - len(basic)
-        slots = np.concatenate(
-            [[firsts[mu] + k for mu, k in basic], firsts[-1] + np.arange(n_products)]
-        )
-        left, right, factor, target = self.basis.products.T
-        ends = np.append(np.flatnonzero(np.diff(target)) + 1, len(target))[: len(target)]
-        return kernels.Tables(
-            radial=np.ascontiguousarray(self.radial, dtype=np.float64),
-            shifts=np.ascontiguousarray(self.shifts, dtype=np.float64),
-            linear=np.ascontiguousarray(self.linear, dtype=np.float64),
-            firsts=_lanes(firsts),
-            left=_lanes(slots[left]),
-            right=_lanes(slots[right]),
-            factor=factor.astype(np.float64),
-            targets=_lanes(slots[target[ends - 1]]),
-            ends=ends.astype(np.int32),
-            scalars=_lanes(slots[self.basis.scalars]),
-            degree=sum(monomials[-1]),
-            n_moments=int(firsts[-1]) + n_products,
-            min_distance=float(self.min_distance),
-            cutoff=float(self.cutoff),
-            scaling=float(self.scaling),
+        return kernel_tables(
+            self.basis,
+            self.radial,
+            self.shifts,
+            self.linear,
+            min_distance=self.min_distance,
+            cutoff=self.cutoff,
+            scaling=self.scaling,
         )
 
     def evaluate(self, structures: Structures, gradients: str = "none") -> Evaluation:
@@ -166,6 +154,8 @@ class MomentTensorPotential:
         InputError
             What `check` refuses, or two atoms on one site.
         """
+        if gradients not in GRADIENTS:
+            raise InputError(f"gradients may be {', '.join(GRADIENTS)}, got {gradients!r}")
         structures = self.check(structures)
         n, n_atoms = len(structures), len(structures.species)
         cell_of = np.repeat(np.arange(n), structures.n_atoms)
@@ -185,20 +175,25 @@ class MomentTensorPotential:
         )
         evaluate_batch(
             self.tables,
-            scratch(self.tables, FIRST_WIDTH),
-            structures.cells,
-            structures.positions,
-            structures.species,
-            cell_of,
-            structures.offsets,
-            result.energies,
-            result.forces,
-            result.stresses,
-            result.site_energies,
-            result.shortest_distances,
-            result.gradients,
-            row_of,
+            scratch(self.tables),
+            Batch(
+                structures.cells,
+                structures.positions,
+                structures.species,
+                structures.offsets,
+                cell_of,
+            ),
+            Results(
+                result.energies,
+                result.site_energies,
+                result.forces,
+                result.stresses,
+                result.shortest_distances,
+                result.gradients,
+                row_of,
+            ),
         )
+        refuse_shared_sites(result.shortest_distances)
         np.divide(result.stresses, structures.volumes[:, None, None], out=result.stresses)
         return result
 
@@ -211,65 +206,7 @@ class MomentTensorPotential:
             Arrays do not fit together, a structure has no atoms or next to no volume, a coordinate
             is not finite, or a species has no element here.
         """
-        batch = _contiguous(structures)
-        strangers = np.flatnonzero((batch.species < 0) | (batch.species >= len(self.elements)))
-        if strangers.size:
-            where = np.searchsorted(batch.offsets, strangers[0], side="right") - 1
-            raise InputError(
-                f"structure {where} holds species {batch.species[strangers[0]]}, "
-                f"but the potential knows {len(self.elements)}, counted from 0: "
-                f"{', '.join(self.elements)}"
-            )
-        empty = np.flatnonzero(batch.n_atoms < 1)
-        if empty.size:
-            raise InputError(f"structure {empty[0]} has no atoms; leave it out")
-        for name, array, starts in (
-            ("cell", batch.cells, np.arange(len(batch))),
-            ("positions", batch.positions, batch.offsets[:-1]),
-        ):
-            if not np.isfinite(array).all():
-                row = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0]
-                where = np.searchsorted(starts, row, side="right") - 1
-                raise InputError(
-                    f"the {name} of structure {where} must be finite numbers, got {array[row]}"
-                )
-        volumes = batch.volumes / batch.n_atoms
-        flat = np.flatnonzero(volumes < SMALLEST_VOLUME_PER_ATOM)
-        if flat.size:
-            raise InputError(
-                f"structure {flat[0]} has {volumes[flat[0]]:.3g} Å³ of volume an atom, expected at "
-                f"least {SMALLEST_VOLUME_PER_ATOM}; is its cell flat, or not in Å?"
-            )
-        return batch
-
-
-def _contiguous(structures: Structures) -> Structures:
-    """The same numbers as contiguous arrays whose shapes fit together."""
-    if not np.issubdtype(structures.species.dtype, np.integer):
-        raise InputError(f"species must be whole numbers, got {structures.species.dtype}")
-    batch = Structures(
-        np.ascontiguousarray(structures.cells, dtype=np.float64),
-        np.ascontiguousarray(structures.positions, dtype=np.float64),
-        np.ascontiguousarray(structures.species, dtype=np.int32),
-        np.ascontiguousarray(structures.offsets, dtype=np.int64),
-    )
-    n, n_atoms = len(batch.cells), len(batch.species)
-    shapes = batch.cells.shape, batch.positions.shape, batch.offsets.shape
-    if shapes != ((n, 3, 3), (n_atoms, 3), (n + 1,)):
-        raise InputError(
-            f"expected cells ({n}, 3, 3), positions ({n_atoms}, 3) and offsets ({n + 1},) of {n} "
-            f"structures with {n_atoms} species, got {', '.join(map(str, shapes))}"
-        )
-    if batch.offsets[0] != 0 or batch.offsets[-1] != n_atoms or (batch.n_atoms < 0).any():
-        raise InputError(f"offsets must rise from 0 to the number of atoms, {n_atoms}")
-    return batch
-
-
-def _refuse_shared_sites(shortest_distances: FloatArray) -> None:
-    """Raise InputError if atoms lie on one another, where forces have no direction."""
-    shared = np.flatnonzero(shortest_distances < SAME_SITE)
-    if shared.size:
-        raise InputError(f"structure {shared[0]} has two atoms on one site; remove one of them")
+        return checked_structures(structures, self.elements)
 
 
 def untrained(
@@ -288,8 +225,11 @@ def untrained(
 
     Examples
     --------
+    Radial coefficients of 2 × 2 pairs of species, 2 functions of 8 polynomials each; 2 species; 9
+    basis functions.
+
     >>> untrained(8, ("Cu", "Pd"), cutoff=5.0, min_distance=2.0).parameters.size
-    43
+    75
     """
     basis = generate_basis(level)
     n = len(elements)
@@ -311,18 +251,3 @@ def untrained(
         # Sums over neighbours come out near one for metals at this scale.
         scaling=0.1 / (cutoff - min_distance) ** 2,
     )
-
-
-def _lanes(moments: NDArray[np.integer[Any]]) -> IntArray:
-    """Indices of moments as those of their first lane."""
-    return np.ascontiguousarray(moments * WIDTH, dtype=np.int32)
-
-
-def _monomials(max_degree: int) -> list[tuple[int, int, int]]:
-    """Powers (a, b, c) by degree."""
-    return [
-        (a, b, degree - a - b)
-        for degree in range(max_degree + 1)
-        for a in range(degree, -1, -1)
-        for b in range(degree - a, -1, -1)
-    ]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hullscreen.potentials.compiling import kernel
-from hullscreen.potentials.evaluation_kernels import FIRST_WIDTH, evaluate_batch, scratch
+from hullscreen.potentials.evaluation_kernels import Batch, Results, evaluate_batch, scratch
 from hullscreen.potentials.kernels import Tables
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
 
@@ -55,25 +55,9 @@ class Limits(NamedTuple):
     step: float
 
 
-class State(NamedTuple):
-    """Arrays of one cell under relaxation, as a batch of one: deformed geometry and results."""
-
-    cells: FloatArray
-    positions: FloatArray
-    cell_of: IndexArray
-    offsets: IndexArray
-    energies: FloatArray
-    forces: FloatArray
-    strains: FloatArray
-    sites: FloatArray
-    shortest: FloatArray
-    rows: FloatArray
-    row_of: IndexArray
-
-
 @kernel
 def _deform(
-    variables: FloatArray, scale: float, cell: FloatArray, state: State, deformation: FloatArray
+    variables: FloatArray, scale: float, cell: FloatArray, state: Batch, deformation: FloatArray
 ) -> None:
     """Cell and positions from the variables."""
     n = len(state.positions)
@@ -88,11 +72,11 @@ def _deform(
 
 
 @kernel
-def _gradient(state: State, deformation: FloatArray, scale: float, gradient: FloatArray) -> None:
+def _gradient(found: Results, deformation: FloatArray, scale: float, gradient: FloatArray) -> None:
     """Derivatives of the energy by the variables."""
-    n = len(state.positions)
-    gradient[: 3 * n] = -(state.forces @ deformation).ravel()
-    g = np.linalg.inv(deformation) @ state.strains[0]
+    n = len(found.forces)
+    gradient[: 3 * n] = -(found.forces @ deformation).ravel()
+    g = np.linalg.inv(deformation) @ found.strains[0]
     root = np.sqrt(0.5)
     gradient[3 * n + 0] = g[0, 0] / scale
     gradient[3 * n + 1] = g[1, 1] / scale
@@ -163,7 +147,7 @@ def relax_batch(
     """
     n_parameters = len(active_inverse)
     n_rows = 1 if n_parameters else 0
-    room = scratch(tables, FIRST_WIDTH)
+    room = scratch(tables)
     deformation = np.eye(3)
     for s in range(len(cells)):
         begin, end = offsets[s], offsets[s + 1]
@@ -171,15 +155,18 @@ def relax_batch(
         kinds = species[begin:end]
         start_cell = cells[s].copy()
         start_volume = abs(np.linalg.det(start_cell))
-        state = State(
-            cells[s : s + 1].copy(),
+        state = Batch(
+            start_cell.reshape((1, 3, 3)).copy(),
             positions[begin:end].copy(),
-            np.zeros(n, np.int64),
+            kinds,
             np.array([0, n]),
+            np.zeros(n, np.int64),
+        )
+        found = Results(
             np.empty(1),
+            np.empty(n),
             np.empty((n, 3)),
             np.empty((1, 3, 3)),
-            np.empty(n),
             np.empty(1),
             np.empty((n_rows, n_parameters)),
             np.full(n, n_rows - 1),
@@ -202,30 +189,15 @@ def relax_batch(
             sane = start_volume / limits.volume_ratio < volume < start_volume * limits.volume_ratio
             trial, shortest = np.inf, 0.0
             if sane:
-                room = evaluate_batch(
-                    tables,
-                    room,
-                    state.cells,
-                    state.positions,
-                    kinds,
-                    state.cell_of,
-                    state.offsets,
-                    state.energies,
-                    state.forces,
-                    state.strains,
-                    state.sites,
-                    state.shortest,
-                    state.rows,
-                    state.row_of,
-                )
-                shortest = state.shortest[0]
+                room = evaluate_batch(tables, room, state, found)
+                shortest = found.shortest[0]
                 if shortest > limits.distance:
-                    trial = state.energies[0]
+                    trial = found.energies[0]
                     count += 1
             first = count <= 1 and energy == np.inf
             usable = np.isfinite(trial) and trial >= limits.energy * n
             if usable:
-                _gradient(state, deformation, scale, trial_gradient)
+                _gradient(found, deformation, scale, trial_gradient)
             flat = usable and abs(trial - energy) <= ROUNDING * n * max(1.0, abs(energy) / n) * 100
             lower = usable and trial <= energy + SUFFICIENT_DECREASE * fraction * slope
             if (first and not usable) or (not usable and n_backtracks >= MAX_BACKTRACKS):
@@ -265,9 +237,9 @@ def relax_batch(
             cells[s] = state.cells[0]
             positions[begin:end] = state.positions
             energies[s] = energy
-            grades[s] = _grade(state.rows, active_inverse, n)
-            max_forces[s] = np.sqrt((state.forces**2).sum(axis=1).max())
-            max_stresses[s] = np.abs(state.strains).max() / volume
+            grades[s] = _grade(found.rows, active_inverse, n)
+            max_forces[s] = np.sqrt((found.forces**2).sum(axis=1).max())
+            max_stresses[s] = np.abs(found.strains).max() / volume
             if grades[s] > highest:
                 highest = grades[s]
                 snapshot_cells[s] = state.cells[0]
