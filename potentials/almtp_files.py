@@ -32,7 +32,13 @@ from hullscreen.potentials.active_set import NOT_SET, ActiveSet
 from hullscreen.potentials.cfg_files import Configuration, format_cfg, parse_cfg
 from hullscreen.potentials.errors import FileFormatError, InputError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
-from hullscreen.potentials.mtp_files import ACTIVE_SET_MARK, mtp_text, read_mtp
+from hullscreen.potentials.mtp_fields import CUT_OFF
+from hullscreen.potentials.mtp_files import (
+    ACTIVE_SET_MARK,
+    mtp_text,
+    parse_mtp,
+    places_in_file,
+)
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 
 WEIGHTS = ("energy_weight", "force_weight", "stress_weight", "site_en_weight")
@@ -97,25 +103,35 @@ def read_almtp(
         The file cannot be read, has no active set, or one that does not fit its potential.
     """
     path = Path(path)
-    potential = read_mtp(path, elements)
-    text, mark, state = path.read_bytes().partition(ACTIVE_SET_MARK)
+    try:
+        text, mark, state = path.read_bytes().partition(ACTIVE_SET_MARK)
+        potential = parse_mtp(text.decode(), str(path), elements)
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"cannot read the potential {path}: {error}") from error
     header, separator, numbers = state.partition(b"\n#")
     if not mark or not separator:
         raise FileFormatError(
             f"{path} holds no active set: expected a section {ACTIVE_SET_MARK.decode()}, "
-            f"as in .almtp files"
+            f"as in .almtp files; {CUT_OFF}, or it is a .mtp file"
         )
     n = potential.parameters.size
     size = 8 * n * n
     if len(numbers) < 2 * size:
-        raise FileFormatError(f"{path}: the active set is shorter than 2 matrices of {n} x {n}")
+        raise FileFormatError(
+            f"{path}: the active set is shorter than 2 matrices of {n} x {n} numbers; {CUT_OFF}"
+        )
     matrix = np.frombuffer(numbers, "<f8", n * n).reshape(n, n)
     transposed = np.frombuffer(numbers, "<f8", n * n, offset=size).reshape(n, n)
     if not (np.isfinite(matrix).all() and np.isfinite(transposed).all()):
         raise FileFormatError(f"{path}: the active set holds numbers that are not finite")
     first_line = (text + mark + header).count(b"\n") + 2
     sources, equations, configurations = _read_rows(path, numbers[2 * size :], n, first_line)
-    active = ActiveSet(matrix.copy(), np.ascontiguousarray(transposed.T), sources)
+    # Columns stand in the order of the file's parameters.
+    places = places_in_file(potential)
+    rows, inverse = np.empty((n, n)), np.empty((n, n))
+    rows[:, places] = matrix
+    inverse[places] = transposed.T
+    active = ActiveSet(rows, inverse, sources)
     weights = _read_weights(path, header.decode(errors="replace"))
     return potential, Selection(active, equations, configurations, weights["site_en_weight"] != 0.0)
 
@@ -150,13 +166,14 @@ def almtp_bytes(potential: MomentTensorPotential, selection: Selection) -> bytes
     header += [f"{name} {float(name == kind):.16e}" for name in WEIGHTS]
     header += [f"{SCALING} {PER_ATOM}"]
     rows = zip(active.sources.tolist(), selection.equations.tolist(), strict=True)
+    places = places_in_file(potential)
     return b"".join(
         [
             mtp_text(potential).encode(),
             "\n".join(header).encode(),
             b"\n#",
-            active.rows.astype("<f8").tobytes(),
-            np.ascontiguousarray(active.inverse.T).astype("<f8").tobytes(),
+            np.ascontiguousarray(active.rows[:, places], dtype="<f8").tobytes(),
+            np.ascontiguousarray(active.inverse[places].T, dtype="<f8").tobytes(),
             b"\n#\n",
             "".join(f"{source} {equation}\n" for source, equation in rows).encode(),
             b"#\n",
@@ -210,18 +227,19 @@ def _read_rows(
 ) -> tuple[IndexArray, IndexArray, list[Configuration]]:
     """Structure and equation of each row, and the structures."""
     parts = tail.split(b"#\n", 2)
-    problem = f"{path}: expected {n} lines 'structure equation' after the active set"
+    problem = f"{path}: expected {n} lines 'structure equation' after the active set's matrices"
     if len(parts) != 3:
-        raise FileFormatError(f"{problem}, between two lines '#'")
+        raise FileFormatError(f"{problem}, between two lines '#'; {CUT_OFF}")
     try:
         pairs = np.array([line.split() for line in parts[1].splitlines()], dtype=np.int64)
         pairs = pairs.reshape(n, 2)
         text = parts[2].decode()
     except ValueError as error:
-        raise FileFormatError(f"{problem} ({error})") from error
+        raise FileFormatError(f"{problem} ({error}); {CUT_OFF}") from error
     configurations = list(parse_cfg(text.splitlines(keepends=True), str(path), first_line + n + 2))
     if pairs.min() < NOT_SET or pairs[:, 0].max() >= len(configurations):
         raise FileFormatError(
-            f"{path}: the active set names a structure beyond the {len(configurations)} stored"
+            f"{path}: the active set names a structure beyond the {len(configurations)} stored; "
+            f"{CUT_OFF}"
         )
     return pairs[:, 0].copy(), pairs[:, 1].copy(), configurations

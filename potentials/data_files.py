@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import os
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hullscreen.potentials.almtp_files import Selection, read_almtp
 from hullscreen.potentials.cfg_files import Configuration, format_cfg, read_cfg
 from hullscreen.potentials.errors import FileFormatError, InputError
+from hullscreen.potentials.extxyz_files import read_extxyz, write_extxyz
 from hullscreen.potentials.fit import TrainingSet
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_files import read_mtp
-from hullscreen.potentials.structures import FloatArray, Structures, join
-
-if TYPE_CHECKING:
-    from ase import Atoms
+from hullscreen.potentials.structures import Structures, join
 
 CFG = ".cfg"
 ALMTP = ".almtp"
@@ -142,13 +138,9 @@ def read_frames(path: str | Path, elements: Sequence[str] | None = None) -> Fram
                 f"expected only {len(names)}: {' '.join(names)}"
             )
     else:
-        frames = _read_extxyz(path)
-        names = tuple(elements or sorted({symbol for atoms in frames for symbol in atoms.symbols}))
-        configurations = [
-            _configuration(atoms, names, f"{path}: structure {i}") for i, atoms in enumerate(frames)
-        ]
+        configurations, names = read_extxyz(path, elements)
     if not configurations:
-        raise FileFormatError(f"{path} holds no structure")
+        raise FileFormatError(f"{path} holds no structure; expected at least one")
     structures = join((one.cell, one.positions, one.types) for one in configurations)
     return Frames(structures, names, configurations)
 
@@ -174,13 +166,12 @@ def write_frames(
     Raises
     ------
     InputError
-        Extended XYZ needs element symbols, and the species have none.
+        Extended XYZ needs element symbols, and the species have none; or a name of a feature or
+        column cannot be written.
     OSError
         The file cannot be written.
     """
     path = Path(path)
-    from ase.io import write
-
     if path.suffix != CFG:
         check_symbols(elements, f"writing {path}")
     with complete_or_absent(path) as temporary:
@@ -188,8 +179,7 @@ def write_frames(
             with temporary.open("w", encoding="utf-8") as file:
                 file.writelines(format_cfg(one) + "\n" for one in configurations)
         elif configurations:
-            # ASE takes the compression from the name.
-            write(temporary, [_atoms(one, elements) for one in configurations], format="extxyz")
+            write_extxyz(temporary, configurations, elements)
 
 
 def check_symbols(elements: Sequence[str], purpose: str) -> None:
@@ -248,73 +238,3 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-
-
-def _read_extxyz(path: Path) -> list[Atoms]:
-    from ase.io import read
-    from ase.io.extxyz import XYZError
-
-    try:
-        frames: list[Atoms] = read(path, index=":", format="extxyz")
-    except (XYZError, ValueError, KeyError, IndexError, EOFError, zlib.error) as error:
-        # What ASE raises depends on where the text departs from the format.
-        reason = " ".join(str(error).split())
-        raise FileFormatError(
-            f"{path}: expected a .cfg file by its name or else extended XYZ, which it is not "
-            f"({reason})"
-        ) from error
-    except OSError as error:
-        raise FileFormatError(f"cannot read {path}: {error.strerror or error}") from error
-    return frames
-
-
-def _configuration(atoms: Atoms, elements: tuple[str, ...], where: str) -> Configuration:
-    number = {symbol: i for i, symbol in enumerate(elements)}
-    strangers = sorted(set(atoms.symbols) - set(number))
-    if strangers:
-        raise InputError(f"{where} holds {', '.join(strangers)}; expected {', '.join(elements)}")
-    if not all(atoms.pbc) or atoms.cell.rank != 3:
-        raise InputError(f"{where} needs three periodic lattice vectors")
-    results = atoms.calc.results if atoms.calc is not None else {}
-    energy, forces = results.get("energy"), results.get("forces")
-    return Configuration(
-        cell=np.array(atoms.cell[:]),
-        positions=np.array(atoms.positions),
-        types=np.array([number[symbol] for symbol in atoms.symbols], dtype=np.int32),
-        energy=None if energy is None else float(energy),
-        forces=None if forces is None else np.asarray(forces, dtype=np.float64),
-        plus_stress=_plus_stress(atoms),
-    )
-
-
-def _plus_stress(atoms: Atoms) -> FloatArray | None:
-    """−V·stress in eV, from ``stress`` (in ASE's order of six) or ``virial`` (3 × 3)."""
-    from ase.stress import voigt_6_to_full_3x3_stress
-
-    stress = atoms.calc.results.get("stress") if atoms.calc is not None else None
-    if stress is not None:
-        full = np.reshape(stress, (3, 3)) if np.size(stress) == 9 else None
-        full = voigt_6_to_full_3x3_stress(stress) if full is None else full
-        return np.asarray(-atoms.get_volume() * full, dtype=np.float64)
-    virial = atoms.info.get("virial")
-    return None if virial is None else np.array(virial, dtype=np.float64)
-
-
-def _atoms(one: Configuration, elements: Sequence[str]) -> Atoms:
-    from ase import Atoms
-    from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.stress import full_3x3_to_voigt_6_stress
-
-    atoms = Atoms(
-        [elements[kind] for kind in one.types], positions=one.positions, cell=one.cell, pbc=True
-    )
-    results = {
-        "energy": one.energy,
-        "forces": one.forces,
-        "stress": None if one.stress is None else full_3x3_to_voigt_6_stress(one.stress),
-    }
-    known = {name: value for name, value in results.items() if value is not None}
-    if known:
-        atoms.calc = SinglePointCalculator(atoms, **known)
-    atoms.info.update({name: values[0] for name, values in one.features.items() if values})
-    return atoms

@@ -220,3 +220,9 @@ def evaluate_batch(tables: Tables, room: Scratch, batch: Batch, results: Results
             for b in range(a):
                 results.strains[cell, a, b] = results.strains[cell, b, a]
     return room
+
+
+@kernel
+def evaluate(tables: Tables, batch: Batch, results: Results) -> None:
+    """Evaluate every cell of a batch with scratch of its own."""
+    evaluate_batch(tables, scratch(tables), batch, results)

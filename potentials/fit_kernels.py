@@ -1,190 +1,164 @@
-"""Compiled Jacobian of a cell's energy, forces and strain derivative by all parameters.
+"""Compiled Jacobian of cells' energies, forces and strain derivatives by all parameters.
 
-All rows come from one pass in tangent mode: the radial-basis moments m[k, z, β] = Σ_j q_β(r_j)
-m_k(u_j) and their derivatives along every coordinate and strain depend on geometry only; the
-parameters enter as coefficients of these sums.
+Sites are independent of one another: each adds its rows along the directions it feels to those of
+its cell.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import NamedTuple
 
-from hullscreen.potentials.old_kernels import (
-    FAST,
-    Neighbours,
-    Tables,
-    Workspace,
-    backward,
-    find_neighbours,
-    forward,
-    workspace,
+import numpy as np
+
+from hullscreen.potentials.binned_neighbours import search_bins, sort_into_bins
+from hullscreen.potentials.compiling import kernel
+from hullscreen.potentials.evaluation_kernels import (
+    BINNED_FROM,
+    COMMON_NEIGHBOURS,
+    SITES_TOGETHER,
 )
-from hullscreen.potentials.structures import FloatArray, IntArray
+from hullscreen.potentials.kernels import (
+    Tables,
+    adjoint_products,
+    basic_moments,
+    products,
+    radial_functions,
+    summed_adjoints,
+)
+from hullscreen.potentials.lanes import WIDTH
+from hullscreen.potentials.neighbours import Lists, Pairs, empty_lists, empty_pairs, search_pairs
+from hullscreen.potentials.site_jacobian import Room, add_site, make_room
+from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
 
 # Order of the six strains: xx, yy, zz, yz, xz, xy.
 STRAIN_ROW = np.array([0, 1, 2, 1, 0, 0])
 STRAIN_COLUMN = np.array([0, 1, 2, 2, 2, 1])
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def _basis_moments(
+class Search(NamedTuple):
+    """Scratch of the neighbour search."""
+
+    pairs: Pairs
+    lists: Lists
+
+
+@kernel
+def make_search(tables: Tables, n_neighbours: int) -> Search:
+    """Scratch for so many pairs of a cell, or neighbours of its sites in all."""
+    lists = empty_lists(BINNED_FROM, tables.radial.shape[0], n_neighbours)
+    return Search(empty_pairs(BINNED_FROM, n_neighbours), lists)
+
+
+@kernel
+def _add_sites(
     tables: Tables,
-    neighbours: Neighbours,
-    i: int,
-    work: Workspace,
-    sums: FloatArray,
-    tangents: FloatArray,
-) -> None:
-    """Radial-basis moments of atom ``i`` and their derivatives along every direction."""
-    first = neighbours.starts[i]
-    n_beta = tables.radial.shape[3]
-    n_coordinates = tangents.shape[3] - 6
-    slope = np.empty(3)
-    turn = np.empty(3)
-    sums[:] = 0.0
-    tangents[:] = 0.0
-    for other in range(len(tables.shifts)):
-        for place in range(neighbours.groups[i, other], neighbours.groups[i, other + 1]):
-            j = place - first
-            d = (neighbours.x[place], neighbours.y[place], neighbours.z[place])
-            u = (work.ux[j], work.uy[j], work.uz[j])
-            theirs = 3 * neighbours.atoms[place]
-            for k in range(len(tables.powers)):
-                m = work.monomials[k, j]
-                degree = tables.powers[k].sum()
-                for axis in range(3):
-                    power = tables.powers[k, axis]
-                    lowered = power * work.monomials[tables.lower[k, axis], j] if power else 0.0
-                    slope[axis] = m * u[axis]
-                    turn[axis] = (lowered - degree * m * u[axis]) / work.r[j]
-                for beta in range(n_beta):
-                    sums[k, other, beta] += work.q[beta, j] * m
-                    row = tangents[k, other, beta]
-                    for axis in range(3):
-                        g = work.dq[beta, j] * slope[axis] + work.q[beta, j] * turn[axis]
-                        row[theirs + axis] += g
-                        row[3 * i + axis] -= g
-                        for strain in range(6):
-                            if STRAIN_ROW[strain] == axis:
-                                row[n_coordinates + strain] += g * d[STRAIN_COLUMN[strain]]
-
-
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def _moment_tangents(
-    tables: Tables, neighbours: Neighbours, i: int, work: Workspace, moment_tangents: FloatArray
-) -> None:
-    """Derivatives of atom ``i``'s basic moments along every direction, added up at once."""
-    first = neighbours.starts[i]
-    n_coordinates = moment_tangents.shape[1] - 6
-    for b in range(len(tables.basic)):
-        mu, k = tables.basic[b, 0], tables.basic[b, 1]
-        degree = tables.powers[k].sum()
-        row = moment_tangents[b]
-        for place in range(first, neighbours.starts[i + 1]):
-            j = place - first
-            d = (neighbours.x[place], neighbours.y[place], neighbours.z[place])
-            u = (work.ux[j], work.uy[j], work.uz[j])
-            m = work.monomials[k, j]
-            theirs = 3 * neighbours.atoms[place]
-            for axis in range(3):
-                power = tables.powers[k, axis]
-                lowered = power * work.monomials[tables.lower[k, axis], j] if power else 0.0
-                turn = (lowered - degree * m * u[axis]) / work.r[j]
-                g = work.df[mu, j] * m * u[axis] + work.f[mu, j] * turn
-                row[theirs + axis] += g
-                row[3 * i + axis] -= g
-                for strain in range(6):
-                    if STRAIN_ROW[strain] == axis:
-                        row[n_coordinates + strain] += g * d[STRAIN_COLUMN[strain]]
-
-
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def cell_jacobian(
-    tables: Tables,
-    neighbours: Neighbours,
+    room: Room,
+    lists: Lists,
+    first: int,
+    n_sites: int,
     species: IntArray,
-    work: Workspace,
-    jacobian: FloatArray,
     linear_only: bool,
-) -> float:
-    """Energy of a cell; fills the Jacobian of energy, position and strain derivatives.
+    jacobian: FloatArray,
+) -> None:
+    """Add the rows of a cell's atoms from ``first`` on, whose lists are the first ``n_sites``."""
+    n_species, work = tables.radial.shape[0], room.work
+    for block in range(0, n_sites, WIDTH):
+        n_lanes = min(WIDTH, n_sites - block)
+        if n_lanes < WIDTH:
+            work.values[:] = 0.0
+        for lane in range(n_lanes):
+            site = block + lane
+            radial_functions(tables, lists, site, lane, species[first + site], work)
+            basic_moments(tables, lists.ends[site, n_species - 1], lane, work)
+        products(tables, work)
+        if not linear_only:
+            adjoint_products(tables, work)
+            summed_adjoints(tables, work)
+        for lane in range(n_lanes):
+            site = block + lane
+            kind = species[first + site]
+            add_site(
+                tables,
+                room,
+                lists,
+                site,
+                lane,
+                first + site,
+                kind,
+                len(species),
+                linear_only,
+                jacobian,
+            )
 
-    ``jacobian`` has shape (n_rows, 1 + 3 n_atoms + 6): columns are E, ∂E/∂r (minus forces), and
-    ∂E/∂ε for strains xx, yy, zz, yz, xz, xy; rows are all parameters, or without the radial ones
-    if ``linear_only``, which leaves out the costlier half of the work.
+
+@kernel
+def fill_jacobian(
+    tables: Tables,
+    cells: FloatArray,
+    positions: FloatArray,
+    species: IntArray,
+    offsets: IndexArray,
+    linear_only: bool,
+    factors: FloatArray,
+    shortest: FloatArray,
+    jacobian: FloatArray,
+) -> None:
+    """Jacobian of a batch of cells.
+
+    Parameters
+    ----------
+    cells, positions, species, offsets
+        As in `structures.Structures`.
+    linear_only
+        Whether to leave out the rows of the radial coefficients, which are the costlier ones.
+    factors
+        What to multiply each column with, shape (n_columns,).
+    shortest
+        Receives the shortest distance of each cell in Å, shape (n_cells,).
+    jacobian
+        Receives the derivatives by the parameters, one in a row, shape (n_rows, n_columns). Columns
+        of each cell are E, ∂E/∂r of its atoms (minus forces), and ∂E/∂ε for strains xx, yy, zz, yz,
+        xz, xy; those of cell s begin at 7 s + 3 offsets[s].
     """
-    n_species, _, n_radial, n_beta = tables.radial.shape
-    n_directions = 3 * len(species) + 6
-    n_monomials, n_basic = len(tables.powers), len(tables.basic)
-    sums = np.empty((n_monomials, n_species, n_beta))
-    n_sums = 0 if linear_only else n_monomials
-    tangents = np.empty((n_sums, n_species, n_beta, n_directions))
-    moment_tangents = np.empty((tables.n_moments, n_directions))
-    n_adjoints = 0 if linear_only else tables.n_moments
-    adjoint_tangents = np.empty((n_adjoints, n_directions))
-    jacobian[:] = 0.0
-    energy = 0.0
-    first_shift = 0 if linear_only else n_species * n_species * n_radial * n_beta
-    first_linear = first_shift + n_species
-    for i in range(len(species)):
-        kind = species[i]
-        forward(tables, neighbours, i, kind, work)
-        moment_tangents[:] = 0.0
-        if linear_only:
-            _moment_tangents(tables, neighbours, i, work, moment_tangents)
-        else:
-            _basis_moments(tables, neighbours, i, work, sums, tangents)
-            for b in range(n_basic):
-                mu, k = tables.basic[b, 0], tables.basic[b, 1]
-                for other in range(n_species):
-                    for beta in range(n_beta):
-                        c = tables.radial[kind, other, mu, beta]
-                        for d in range(n_directions):
-                            moment_tangents[b, d] += c * tangents[k, other, beta, d]
-        moments, adjoints = work.moments, work.adjoints
-        for p in range(len(tables.left)):
-            left, right, target = tables.left[p], tables.right[p], tables.target[p]
-            a = tables.factor[p] * moments[left]
-            c = tables.factor[p] * moments[right]
-            for d in range(n_directions):
-                moment_tangents[target, d] += (
-                    a * moment_tangents[right, d] + c * moment_tangents[left, d]
+    n_rows = jacobian.shape[0]
+    largest = 0
+    for s in range(len(cells)):
+        largest = max(largest, offsets[s + 1] - offsets[s])
+    search = make_search(tables, BINNED_FROM * COMMON_NEIGHBOURS)
+    room = make_room(tables, COMMON_NEIGHBOURS, largest, linear_only)
+    memory = np.empty(n_rows * (7 + 3 * largest))
+    for s in range(len(cells)):
+        begin, n = offsets[s], offsets[s + 1] - offsets[s]
+        kinds, places = species[begin : begin + n], positions[begin : begin + n]
+        n_columns = 7 + 3 * n
+        local = memory[: n_rows * n_columns].reshape(n_rows, n_columns)
+        local[:] = 0.0
+        shortest[s] = np.inf
+        done, n_sites = 0, n if n < BINNED_FROM else SITES_TOGETHER
+        bins = sort_into_bins(cells[s], places, kinds, tables.radial.shape[0], tables.cutoff)
+        while done < n:
+            if n < BINNED_FROM:
+                found, n_pairs, needed = search_pairs(
+                    cells[s], places, kinds, tables.cutoff, search.pairs, search.lists, 0
                 )
-        energy += tables.shifts[kind]
-        jacobian[first_shift + kind, 0] += 1.0
-        for alpha in range(len(tables.scalars)):
-            scalar = tables.scalars[alpha]
-            energy += tables.linear[alpha] * moments[scalar]
-            jacobian[first_linear + alpha, 0] += moments[scalar]
-            for d in range(n_directions):
-                jacobian[first_linear + alpha, 1 + d] += moment_tangents[scalar, d]
-        if linear_only:
-            continue
-        backward(tables, work)
-        adjoint_tangents[:] = 0.0
-        for p in range(len(tables.left) - 1, -1, -1):
-            left, right, target = tables.left[p], tables.right[p], tables.target[p]
-            a = tables.factor[p] * adjoints[target]
-            for d in range(n_directions):
-                slope = tables.factor[p] * adjoint_tangents[target, d]
-                adjoint_tangents[left, d] += slope * moments[right] + a * moment_tangents[right, d]
-                adjoint_tangents[right, d] += slope * moments[left] + a * moment_tangents[left, d]
-        for b in range(n_basic):
-            mu, k = tables.basic[b, 0], tables.basic[b, 1]
-            for other in range(n_species):
-                for beta in range(n_beta):
-                    row = jacobian[((kind * n_species + other) * n_radial + mu) * n_beta + beta]
-                    s = sums[k, other, beta]
-                    row[0] += adjoints[b] * s
-                    for d in range(n_directions):
-                        row[1 + d] += (
-                            adjoint_tangents[b, d] * s + adjoints[b] * tangents[k, other, beta, d]
-                        )
-    return energy
+            else:
+                n_pairs, n_sites = 0, min(SITES_TOGETHER, n - done)
+                found, needed = search_bins(bins, tables.cutoff, done, n_sites, search.lists)
+            if max(n_pairs, needed) > len(search.lists.x):
+                search = make_search(tables, 3 * max(n_pairs, needed) // 2)
+                continue
+            longest = np.max(np.diff(search.lists.starts[: n_sites + 1]))
+            if longest + WIDTH > room.work.width:
+                room = make_room(tables, 3 * longest // 2, largest, linear_only)
+            shortest[s] = min(shortest[s], found)
+            _add_sites(tables, room, search.lists, done, n_sites, kinds, linear_only, local)
+            done += n_sites
+        first = 7 * s + 3 * begin
+        for row in range(n_rows):
+            for column in range(n_columns):
+                jacobian[row, first + column] = local[row, column] * factors[first + column]
 
 
-@njit(cache=True, nogil=True)
 def jacobian_of_cell(
     tables: Tables,
     cell: FloatArray,
@@ -192,11 +166,20 @@ def jacobian_of_cell(
     species: IntArray,
     linear_only: bool,
 ) -> tuple[float, FloatArray]:
-    """Energy of one cell and its Jacobian, as in `cell_jacobian`."""
-    n_species = len(tables.shifts)
-    n_rows = n_species + len(tables.scalars) + (0 if linear_only else tables.radial.size)
-    jacobian = np.empty((n_rows, 1 + 3 * len(species) + 6))
-    neighbours = find_neighbours(cell, positions, species, n_species, tables.cutoff)
-    work = workspace(tables, np.max(np.diff(neighbours.starts)) + 1)
-    energy = cell_jacobian(tables, neighbours, species, work, jacobian, linear_only)
-    return energy, jacobian
+    """Energy of one cell and its Jacobian, as in `fill_jacobian`."""
+    n, n_linear = len(species), len(tables.shifts) + len(tables.scalars)
+    n_columns = 7 + 3 * n
+    jacobian = np.empty((n_linear + (0 if linear_only else tables.radial.size), n_columns))
+    fill_jacobian(
+        tables,
+        cell[None],
+        positions,
+        species,
+        np.array([0, n]),
+        linear_only,
+        np.ones(n_columns),
+        np.empty(1),
+        jacobian,
+    )
+    linear = np.concatenate([tables.shifts, tables.linear])
+    return float(linear @ jacobian[-n_linear:, 0]), jacobian

@@ -9,7 +9,7 @@ import numpy as np
 
 from hullscreen.potentials.basis import Basis, generate_basis
 from hullscreen.potentials.errors import InputError
-from hullscreen.potentials.evaluation_kernels import Batch, Results, evaluate_batch, scratch
+from hullscreen.potentials.evaluation_kernels import Batch, Results, evaluate
 from hullscreen.potentials.input_checks import checked_structures, refuse_shared_sites
 from hullscreen.potentials.kernel_tables import kernel_tables
 from hullscreen.potentials.kernels import Tables
@@ -173,9 +173,8 @@ class MomentTensorPotential:
             np.zeros(n),
             np.zeros((n_rows, self.parameters.size)),
         )
-        evaluate_batch(
+        evaluate(
             self.tables,
-            scratch(self.tables),
             Batch(
                 structures.cells,
                 structures.positions,

@@ -123,11 +123,18 @@ def relax(
 
     Examples
     --------
-    >>> relaxed = relax(potential, structures)  # doctest: +SKIP
-    >>> relaxed.outcome_counts()  # doctest: +SKIP
-    {'converged': 200}
+    >>> from hullscreen.potentials import fit_potential, training_set_from_atoms, untrained
+    >>> from hullscreen.potentials.example_data import copper_gold
+    >>> start = untrained(6, ("Cu", "Au"), cutoff=4.5, min_distance=2.0)
+    >>> training = training_set_from_atoms(copper_gold(30), start.elements)
+    >>> potential = fit_potential(start, training).potential
+    >>> relaxed = relax(potential, training.structures, RelaxationLimits(force_tolerance=1e-3))
+    >>> relaxed.outcome_counts()
+    {'converged': 30}
+    >>> bool((relaxed.energies <= potential.evaluate(training.structures).energies).all())
+    True
     """
-    potential.check(structures)
+    structures = potential.check(structures)
     n_parameters = potential.parameters.size
     if active_set is not None and len(active_set.inverse) != n_parameters:
         raise InputError(

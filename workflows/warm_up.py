@@ -22,6 +22,9 @@ from hullscreen.workflows.same_basin import group_by_basin
 LEVELS = (8, 10, 12, 14, 16, 18, 20)
 """Bases that are generated unless others are asked for."""
 
+PARTS = 6
+"""How many parts there are beside the bases."""
+
 ELEMENTS = ("Cu", "Pd")
 
 

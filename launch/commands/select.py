@@ -13,8 +13,6 @@ from hullscreen.launch.options import ManyValues, json_option
 if TYPE_CHECKING:
     from hullscreen.potentials.active_set import ActiveSet
     from hullscreen.potentials.almtp_files import Selection
-    from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
-    from hullscreen.potentials.structures import FloatArray, Structures
 
 
 @click.command(
@@ -68,18 +66,19 @@ def command(
 
     from hullscreen.potentials.active_set import select_active_set, select_candidates
     from hullscreen.potentials.data_files import read_frames_for, read_potential, write_frames
+    from hullscreen.potentials.gradient_rows import GradientRows
 
     model, selection = read_potential(potential, species or None)
     frames = read_frames_for(model, candidates)
     active: ActiveSet
     if training is not None:
         learnt = read_frames_for(model, training).structures
-        active = select_active_set(_rows(model, learnt), threshold=threshold)
+        active = select_active_set(GradientRows(model, learnt), threshold=threshold)
     else:
         active = _stored(potential, selection)
-    rows = _rows(model, frames.structures)
+    rows = GradientRows(model, frames.structures)
     chosen = select_candidates(active, rows, threshold=threshold)
-    grades = active.grades(rows)
+    grades = np.concatenate([active.grades(block) for block in rows])
     write_frames(output, [frames.configurations[i] for i in chosen], model.elements)
     report = {
         "candidates": len(frames.structures),
@@ -111,10 +110,3 @@ def _stored(potential: Path, selection: Selection | None) -> ActiveSet:
             f"as a whole; give --training DATA"
         )
     return selection.active_set
-
-
-def _rows(potential: MomentTensorPotential, structures: Structures) -> FloatArray:
-    """Derivatives of energies per atom by the parameters, shape (n_structures, n_parameters)."""
-    gradients = potential.evaluate(structures, "structures").gradients
-    rows: FloatArray = gradients / structures.n_atoms[:, None]
-    return rows

@@ -29,15 +29,18 @@ def command(*, levels: tuple[int, ...], as_json: bool) -> None:
     have: compiled code lies in NUMBA_CACHE_DIR if that is set, else beside the program or in your
     cache directory; bases lie in HULLSCREEN_CACHE_DIR, else in your cache directory.
     """
+    for level in levels:
+        if level % 2:
+            raise click.BadParameter(f"the level of a potential is an even number, got {level}")
     from hullscreen.launch.progress import progress_board
-    from hullscreen.workflows.warm_up import LEVELS, warm_up
+    from hullscreen.workflows.warm_up import LEVELS, PARTS, warm_up
 
     started = time.monotonic()
     done: list[str] = []
     with progress_board() as board:
         for part in warm_up(levels or LEVELS):
             done.append(part)
-            board.show("parts prepared", len(done), 6 + len(levels or LEVELS))
+            board.show("parts prepared", len(done), PARTS + len(levels or LEVELS))
     seconds = time.monotonic() - started
     if as_json:
         click.echo(json.dumps({"prepared": done, "seconds": seconds}))

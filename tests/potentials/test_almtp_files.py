@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hullscreen.potentials.active_set import NOT_SET, select_active_set
 from hullscreen.potentials.almtp_files import (
@@ -11,9 +13,9 @@ from hullscreen.potentials.almtp_files import (
     selection_by_configuration,
     write_almtp,
 )
-from hullscreen.potentials.cfg_files import from_structures
+from hullscreen.potentials.cfg_files import from_structures, parse_cfg
 from hullscreen.potentials.errors import FileFormatError, InputError
-from hullscreen.potentials.mtp_files import read_mtp
+from hullscreen.potentials.mtp_files import MLIP_NAME, OUR_NAME, mtp_text, places_in_file, read_mtp
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +131,94 @@ def test_matrices_that_are_no_numbers(potential, selection, tmp_path):
     write_almtp(path, potential, Selection(broken, selection.equations, selection.configurations))
     with pytest.raises(FileFormatError, match="not finite"):
         read_almtp(path)
+
+
+@pytest.fixture(scope="module")
+def many(make_potential, make_structures):
+    """A potential whose functions stand elsewhere in the file, and its active set."""
+    potential = make_potential(10, 1)
+    structures = make_structures(60, 1, seed=3)
+    rows = potential.evaluate(structures, "structures").gradients
+    active = select_active_set(rows / structures.n_atoms[:, None])
+    return potential, selection_by_configuration(active, from_structures(structures)), structures
+
+
+def test_columns_stand_where_their_parameters_stand(many, tmp_path):
+    potential, selection, structures = many
+    path = tmp_path / "a.almtp"
+    write_almtp(path, potential, selection)
+    places = places_in_file(potential)
+    assert not np.array_equal(places, np.arange(places.size))
+    n = places.size
+    content = path.read_bytes()
+    begin = content.index(b"\n#", content.index(b"#MVS")) + 2
+    matrix, transposed = np.frombuffer(content, "<f8", 2 * n * n, offset=begin).reshape(2, n, n)
+    np.testing.assert_array_equal(matrix, selection.active_set.rows[:, places])
+    np.testing.assert_array_equal(transposed.T, selection.active_set.inverse[places])
+    # Ours come back as they were; with another name of the file, parameters stay where they are.
+    again, found = read_almtp(path)
+    np.testing.assert_array_equal(again.parameters, potential.parameters)
+    np.testing.assert_array_equal(found.active_set.rows, selection.active_set.rows)
+    np.testing.assert_array_equal(found.active_set.inverse, selection.active_set.inverse)
+    path.write_bytes(content.replace(OUR_NAME.encode(), MLIP_NAME.encode(), 1))
+    foreign, theirs = read_almtp(path)
+    np.testing.assert_array_equal(foreign.parameters, potential.parameters[places])
+    np.testing.assert_array_equal(theirs.active_set.rows, matrix)
+    assert almtp_bytes(foreign, theirs) == path.read_bytes()
+    # The same grades either way. Rows that no structure has set make the matrix nearly singular,
+    # so that rounding grows with its condition of some 1e9.
+    np.testing.assert_allclose(
+        theirs.grades(foreign, structures), selection.grades(potential, structures), rtol=1e-6
+    )
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", ["L06_1sp", "L08_2sp", "L10_3sp", "L16_1sp", "L16_2sp"])
+def test_published_files_are_written_back_number_by_number(name, reference):
+    path = reference / f"{name}_state.almtp"
+    theirs, ours = path.read_bytes(), almtp_bytes(*read_almtp(path))
+
+    def state(content):
+        return content[content.index(b"#MVS") : content.index(b"BEGIN_CFG")]
+
+    # Weights, both matrices, structures and equations: byte by byte.
+    assert state(ours) == state(theirs)
+    again = read_almtp(path)[1].configurations
+    back = [*parse_cfg(ours[ours.index(b"BEGIN_CFG") :].decode().splitlines())]
+    for one, other in zip(again, back, strict=True):
+        assert one.positions.tobytes() == other.positions.tobytes()
+        assert one.cell.tobytes() == other.cell.tobytes()
+        assert one.features == other.features
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.floats(0.0, 1.0, exclude_max=True))
+def test_a_file_cut_anywhere_is_refused(tmp_path_factory, small, fraction):
+    content, _ = small
+    path = tmp_path_factory.getbasetemp() / "cut.almtp"
+    path.write_bytes(content[: int(fraction * len(content))])
+    with pytest.raises(FileFormatError, match=r"cut\.almtp") as caught:
+        read_almtp(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def small(potential, selection):
+    content = almtp_bytes(potential, selection).rstrip()
+    return content, len(mtp_text(potential))
+
+
+def test_every_cut_near_a_seam_is_refused(small, tmp_path):
+    content, end_of_potential = small
+    begin = content.index(b"\n#", end_of_potential)
+    rows = content.index(b"\n#\n", begin + 100)
+    seams = (end_of_potential, begin, rows, content.index(b"BEGIN_CFG"), len(content))
+    path = tmp_path / "cut.almtp"
+    for seam in seams:
+        for end in range(seam - 12, min(seam + 12, len(content))):
+            path.write_bytes(content[:end])
+            with pytest.raises(FileFormatError, match=r"cut\.almtp"):
+                read_almtp(path)
+    # Only blanks are missing.
+    path.write_bytes(content)
+    read_almtp(path)

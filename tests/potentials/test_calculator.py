@@ -1,17 +1,20 @@
-"""The ASE calculator: ASE's own differences agree, ASE's optimisers work with it."""
+"""The ASE calculator: ASE's differences agree, its optimisers work; labels from its results."""
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 from ase.units import GPa
 
-from hullscreen.potentials.active_set import select_active_set
-from hullscreen.potentials.calculator import MTPCalculator
+from hullscreen.potentials.active_set import empty_active_set, select_active_set
+from hullscreen.potentials.calculator import MTPCalculator, training_set_from_atoms
 from hullscreen.potentials.errors import InputError
+from hullscreen.potentials.example_data import copper_gold
 from hullscreen.potentials.relaxation import RelaxationLimits, relax
 from hullscreen.potentials.structures import from_atoms
 
@@ -102,3 +105,73 @@ def test_structures_that_do_not_fit(potential):
     free = Atoms("Cu", calculator=MTPCalculator(potential))
     with pytest.raises(InputError, match="three periodic lattice vectors"):
         free.get_potential_energy()
+
+
+def test_an_active_set_of_another_potential(potential):
+    n = potential.parameters.size
+    with pytest.raises(InputError, match=f"potential of 3 parameters, this one has {n}; select"):
+        MTPCalculator(potential, empty_active_set(3))
+
+
+def test_a_calculator_serves_many_structures_in_turn(potential):
+    calculator = MTPCalculator(potential)
+    cells = [bulk("Cu"), bulk("Pd", cubic=True), bulk("Cu", "bcc", a=2.9)]
+    expected = potential.evaluate(from_atoms(cells, potential.elements)).energies
+    for atoms, energy in zip([*cells, *cells], [*expected, *expected], strict=True):
+        atoms.calc = calculator
+        # The same kernels; a batch may add in another order.
+        assert atoms.get_potential_energy() == pytest.approx(energy, rel=1e-12)
+
+
+# Labels
+
+
+def test_labels_are_what_the_calculators_hold():
+    frames = copper_gold(4)
+    training = training_set_from_atoms(frames, ("Cu", "Au"))
+    assert training.energies.tolist() == [atoms.get_potential_energy() for atoms in frames]
+    np.testing.assert_array_equal(
+        training.forces, np.concatenate([atoms.get_forces() for atoms in frames])
+    )
+    for stress, atoms in zip(training.stresses, frames, strict=True):
+        np.testing.assert_array_equal(stress, atoms.get_stress(voigt=False))
+    # Species are counted in the order that was asked for.
+    other = training_set_from_atoms(frames, ("Au", "Cu"))
+    np.testing.assert_array_equal(other.structures.species, 1 - training.structures.species)
+
+
+def test_results_that_are_missing_are_unknown():
+    atoms = bulk("Cu")
+    atoms.calc = EMT()
+    atoms.get_potential_energy()
+    atoms.calc.results.pop("stress", None)
+    atoms.calc.results.pop("forces", None)
+    training = training_set_from_atoms([atoms], ("Cu",))
+    assert np.isfinite(training.energies).all()
+    assert np.isnan(training.forces).all()
+    assert np.isnan(training.stresses).all()
+
+
+@pytest.mark.parametrize("state", ["no calculator", "not calculated", "moved since"])
+def test_nothing_is_calculated_in_passing(state):
+    atoms = bulk("Cu")
+    if state == "not calculated":
+        atoms.calc = EMT()
+    if state == "moved since":
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+        atoms.set_cell(1.01 * atoms.cell, scale_atoms=True)
+    with pytest.raises(InputError, match="structure 1 has no energy; calculate it first"):
+        training_set_from_atoms([*copper_gold(1), atoms], ("Cu", "Au"))
+
+
+def test_the_example_is_emt_and_the_same_every_time():
+    frames, again = copper_gold(5, seed=3), copper_gold(5, seed=3)
+    assert [str(atoms.symbols.formula.reduce()[0]) for atoms in frames][::4] == ["Cu", "Au"]
+    for atoms, twin in zip(frames, again, strict=True):
+        assert atoms.get_potential_energy() == twin.get_potential_energy()
+        fresh = atoms.copy()
+        fresh.calc = EMT()
+        assert fresh.get_potential_energy() == pytest.approx(
+            atoms.get_potential_energy(), rel=1e-12
+        )
+        np.testing.assert_allclose(fresh.get_stress(), atoms.get_stress(), atol=1e-12)

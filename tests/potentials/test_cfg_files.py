@@ -226,6 +226,32 @@ def test_errors_name_the_line(old, new, message):
         one(FULL.replace(old, new, 1))
 
 
+def test_a_file_cut_anywhere_is_refused():
+    whole = (FULL + FULL).rstrip()
+    first = FULL.rstrip()
+    assert len(list(parse_cfg(whole.splitlines()))) == 2
+    for end in range(1, len(whole)):
+        text = whole[:end]
+        if text.rstrip() == first:
+            # A file of one structure is whole, too.
+            assert_same(one(text), one(FULL))
+            continue
+        with pytest.raises(FileFormatError, match=r"^text:\d+: expected") as caught:
+            list(parse_cfg(text.splitlines(keepends=True)))
+        assert "\n" not in str(caught.value)
+
+
+def test_columns_in_any_order_are_kept():
+    text = FULL.replace("id type       cartes_x      cartes_y      cartes_z", "id X Y Z type", 1)
+    names = {"X": "cartes_z", "Y": "charge", "Z": "cartes_x", "type": "cartes_y"}
+    for short, name in names.items():
+        text = text.replace(f" {short} ", f" {name} ", 1)
+    found = one(text)
+    assert found.atom_columns["charge"].tolist() == [0.0, 1.0]
+    assert found.positions[1].tolist() == [2.0, 3.0, 1.0]
+    assert_same(one(format_cfg(found)), found)
+
+
 def test_missing_parts_are_named():
     with pytest.raises(FileFormatError, match="expected Supercell in the configuration that begin"):
         one("BEGIN_CFG\nSize\n1\nAtomData: cartes_x cartes_y cartes_z\n0 0 0\nEND_CFG")

@@ -4,12 +4,16 @@ import errno
 import gzip
 import os
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from hullscreen.potentials.active_set import empty_active_set
 from hullscreen.potentials.almtp_files import selection_by_configuration, write_almtp
@@ -26,8 +30,6 @@ from hullscreen.potentials.errors import FileFormatError, InputError
 from hullscreen.potentials.mtp_files import write_mtp
 
 STRESS = np.array([[0.01, 0.06, 0.05], [0.06, 0.02, 0.04], [0.05, 0.04, 0.03]])
-# Extended XYZ carries 8 decimals of positions and forces.
-EXTXYZ = 1e-8
 
 
 @pytest.fixture
@@ -54,11 +56,13 @@ def test_what_is_written_is_read(name, configurations, tmp_path):
     assert len(frames.structures) == 2
     assert frames.elements == ("Cu", "Au")
     full, bare = frames.configurations
-    np.testing.assert_allclose(full.cell, configurations[0].cell, atol=1e-12)
-    np.testing.assert_allclose(full.positions, configurations[0].positions, atol=EXTXYZ)
+    np.testing.assert_array_equal(full.cell, configurations[0].cell)
+    np.testing.assert_array_equal(full.positions, configurations[0].positions)
     np.testing.assert_array_equal(full.types, [1, 0, 1])
     assert full.energy == -7.25
-    np.testing.assert_allclose(full.forces, configurations[0].forces, atol=EXTXYZ)
+    np.testing.assert_array_equal(full.forces, configurations[0].forces)
+    np.testing.assert_array_equal(full.plus_stress, configurations[0].plus_stress)
+    assert full.features == {"MV_grade": ["1.5"]}
     np.testing.assert_allclose(full.stress, STRESS, atol=1e-12)
     assert (bare.energy, bare.forces, bare.stress) == (None, None, None)
     np.testing.assert_array_equal(frames.structures.species, [1, 0, 1, 1])
@@ -73,6 +77,130 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
+
+
+@st.composite
+def any_configuration(draw):
+    n_atoms = draw(st.integers(1, 3))
+
+    def maybe(*shape):
+        return draw(st.none() | arrays(np.float64, shape, elements=finite))
+
+    # A cell that a crystal may have: its volume and stress are finite numbers.
+    cell = np.diag(draw(arrays(np.float64, 3, elements=st.floats(1.0, 50.0))))
+    cell[1, 0], cell[2, 0], cell[2, 1] = draw(arrays(np.float64, 3, elements=st.floats(-5.0, 5.0)))
+    # Near 1e200 eV, a virial is none.
+    numbers = st.floats(-1e200, 1e200)
+    stress = draw(st.none() | arrays(np.float64, (3, 3), elements=numbers))
+    return Configuration(
+        cell=cell,
+        positions=draw(arrays(np.float64, (n_atoms, 3), elements=finite)),
+        types=draw(arrays(np.int32, n_atoms, elements=st.integers(0, 1))),
+        energy=draw(st.none() | finite),
+        forces=maybe(n_atoms, 3),
+        plus_stress=None if stress is None else np.triu(stress) + np.triu(stress, 1).T,
+        site_energies=maybe(n_atoms),
+        features=draw(
+            st.dictionaries(
+                st.sampled_from(["MV_grade", "EFS_by", "note"]),
+                st.sampled_from(["1.5", "some program", "a=b", 'say "so"', "back\\slash"]).map(
+                    lambda text: [text]
+                ),
+            )
+        ),
+        atom_columns=draw(
+            st.fixed_dictionaries(
+                {}, optional={"nbh_grades": arrays(np.float64, n_atoms, elements=finite)}
+            )
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", ["h.xyz", "h.cfg"])
+@settings(max_examples=100, deadline=None)
+@given(st.lists(any_configuration(), min_size=1, max_size=3))
+def test_what_is_written_reads_back_to_the_last_bit(name, tmp_path_factory, given_ones):
+    path = tmp_path_factory.getbasetemp() / name
+    write_frames(path, given_ones, ("Cu", "Au"))
+    found = read_frames(path, ("Cu", "Au")).configurations
+    for a, b in zip(given_ones, found, strict=True):
+        for field in ("cell", "positions", "types", "forces", "plus_stress", "site_energies"):
+            left, right = getattr(a, field), getattr(b, field)
+            assert (left is None) == (right is None), field
+            assert left is None or left.tobytes() == right.tobytes(), field
+        assert a.energy == b.energy
+        assert a.features == b.features
+        assert list(a.atom_columns) == list(b.atom_columns)
+        for column, values in a.atom_columns.items():
+            assert values.tobytes() == b.atom_columns[column].tobytes()
+
+
+def test_ase_reads_what_is_written(configurations, tmp_path):
+    path = tmp_path / "a.xyz"
+    write_frames(path, configurations, ("Cu", "Au"))
+    full, bare = read(path, index=":")
+    assert full.get_chemical_symbols() == ["Au", "Cu", "Au"]
+    np.testing.assert_array_equal(full.cell[:], configurations[0].cell)
+    np.testing.assert_array_equal(full.get_forces(), configurations[0].forces)
+    assert full.get_potential_energy() == -7.25
+    # One division by the volume.
+    np.testing.assert_allclose(full.get_stress(voigt=False), STRESS, rtol=1e-14)
+    assert all(bare.pbc)
+    assert bare.calc is None
+
+
+def test_a_virial_of_the_other_sign_gives_way_to_the_stress(tmp_path):
+    atoms = Atoms("Cu", cell=3.0 * np.eye(3), pbc=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, stress=np.arange(6.0))
+    atoms.info["virial"] = atoms.get_volume() * atoms.get_stress(voigt=False)
+    write(tmp_path / "a.xyz", atoms)
+    found = read_frames(tmp_path / "a.xyz").configurations[0]
+    np.testing.assert_allclose(found.stress, atoms.get_stress(voigt=False), rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("energy=-7.25", "energy=nan", "structure 0 has nan for its energy; expected finite"),
+        ("Cu 0.1 0.2", "Cu nan 0.2", "structure 0 has nan for its positions"),
+        ("0.1 0.2 -inf", "0.1 0.2 -inf", "structure 0 has -inf for its forces"),
+        ('stress="1', 'stress="inf', "structure 0 has inf for its stress"),
+        ('Lattice="3', 'Lattice="nan', "structure 0 has nan for its cell"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(old, new, sentence, tmp_path):
+    text = (
+        '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3:forces:R:3 energy=-7.25 '
+        'stress="1 0 0 0 1 0 0 0 1" pbc="T T T"\nCu 0.1 0.2 0.3 0.1 0.2 -inf\n'
+    )
+    if "forces" not in sentence:
+        text = text.replace("-inf", "0.3")
+    (tmp_path / "a.xyz").write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=sentence) as caught:
+        read_frames(tmp_path / "a.xyz")
+    assert "a.xyz" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"features": {"two words": ["1"]}},
+            "feature in extended XYZ cannot be called 'two words'",
+        ),
+        ({"features": {"energy": ["1"]}}, "cannot be called 'energy'"),
+        ({"atom_columns": {"a:b": np.zeros(3)}}, "column of extended XYZ cannot be called 'a:b'"),
+        ({"atom_columns": {"forces": np.zeros(3)}}, "cannot be called 'forces'"),
+    ],
+)
+def test_names_that_extended_xyz_cannot_hold(change, sentence, configurations, tmp_path):
+    one = replace(configurations[0], **change)
+    with pytest.raises(InputError, match=sentence):
+        write_frames(tmp_path / "a.xyz", [one], ("Cu", "Au"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_features_become_what_ase_reads_as_numbers(configurations, tmp_path):
