@@ -179,10 +179,12 @@ def normal_equations(
             jacobian,
         )
         refuse_shared_sites(shortest)
-        residual = linear @ jacobian[-linear.size :] - problem.targets[rows] * roots
-        hessian += jacobian @ jacobian.T
-        gradient += jacobian @ residual
-        loss += float(residual @ residual)
+        # What overflows here is refused below.
+        with np.errstate(invalid="ignore", over="ignore"):
+            residual = linear @ jacobian[-linear.size :] - problem.targets[rows] * roots
+            hessian += jacobian @ jacobian.T
+            gradient += jacobian @ residual
+            loss += float(residual @ residual)
         begin = end
     if not (np.isfinite(loss) and np.isfinite(hessian).all()):
         closest = int(np.argmin(shortest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +86,13 @@ STARTS, STARTS_OF_LARGE, LARGE_LEVEL = 6, 2, 14
     help="Steps, at most.",
 )
 @click.option(
+    "--ridge",
+    type=click.FloatRange(min=0.0),
+    default=1e-10,
+    show_default=True,
+    help="Penalty on linear coefficients, relative to their part in the data; more for few data.",
+)
+@click.option(
     "--energy-weight",
     type=click.FloatRange(min=0.0),
     default=1.0,
@@ -132,6 +140,7 @@ def command(
     starts: int | None,
     seed: int,
     max_iterations: int,
+    ridge: float,
     energy_weight: float,
     force_weight: float,
     stress_weight: float,
@@ -146,6 +155,10 @@ def command(
     seed give the same potential. Structures held out are reported on by group as well: what the
     file calls their group, config_group, config_type or tag, else their formula.
     """
+    # Before numpy is loaded: threads would wait for one another for longer than the matrices of a
+    # fit keep them busy.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
     import numpy as np
 
     from hullscreen.launch.progress import progress_board
@@ -186,10 +199,11 @@ def command(
     started = time.process_time()
     with progress_board() as board:
         result = fit(
-            best_start(beginnings, training, weights=weights),
+            best_start(beginnings, training, weights=weights, ridge=ridge),
             training,
             weights=weights,
             max_iterations=max_iterations,
+            ridge=ridge,
             progress=lambda step, _loss: board.show("steps of the fit", step, max_iterations),
         )
         if result.converged and len(result.losses) <= max_iterations:
@@ -225,7 +239,11 @@ def command(
     if as_json:
         click.echo(json.dumps(report))
         return
-    click.echo(f"{len(training)} structures, {report['iterations']} steps, {cpu_seconds:.1f} CPU s")
+    steps = len(result.losses) - 1
+    click.echo(
+        f"{len(training)} structures, {steps} step{'' if steps == 1 else 's'}, "
+        f"{cpu_seconds:.1f} CPU s"
+    )
     click.echo(describe(numbers))
     if held_out.size:
         click.echo(f"on {held_out.size} structures that were not fitted:\n{describe(test)}")
