@@ -71,6 +71,10 @@ class Entry:
     hidden: bool = False
 
 
+# Read when numpy is loaded. The matrices here are small: threads of BLAS would wait for one another
+# for longer than they work.
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Campaigns (from element names to a hull)": {
         "init": Entry("init", "Make a campaign directory with a commented hullscreen.toml."),
@@ -239,6 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A command's function may return an ``int`` to choose its exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")
     try:
         result = commands.main(words, prog_name="hullscreen", standalone_mode=False)
         sys.stdout.flush()

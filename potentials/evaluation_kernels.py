@@ -6,23 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hullscreen.potentials.binned_neighbours import search_bins, sort_into_bins
+from hullscreen.potentials.binned_neighbours import Bins, search_bins, sort_into_bins
 from hullscreen.potentials.compiling import kernel
-from hullscreen.potentials.kernels import (
-    Tables,
-    Workspace,
-    add_forces,
+from hullscreen.potentials.gradient_kernels import add_forces, pair_gradients, parameter_gradient
+from hullscreen.potentials.kernels import Tables, Workspace, radial_functions, workspace
+from hullscreen.potentials.lanes import WIDTH
+from hullscreen.potentials.moment_kernels import (
     adjoint_products,
     basic_moments,
-    pair_gradients,
-    parameter_gradient,
     products,
-    radial_functions,
     site_energies,
     summed_adjoints,
-    workspace,
 )
-from hullscreen.potentials.lanes import WIDTH
 from hullscreen.potentials.neighbours import Lists, Pairs, empty_lists, empty_pairs, search_pairs
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
 
@@ -150,29 +145,43 @@ def _evaluate_sites(
 
 
 @kernel
-def _evaluate_large_cell(
-    tables: Tables, room: Scratch, cell: int, batch: Batch, results: Results
+def _search_small_cells(
+    tables: Tables, room: Scratch, first: int, batch: Batch, shortest: FloatArray
+) -> tuple[Scratch, int]:
+    """Lists of cells from ``first`` on, until they hold enough sites; and the cell after these."""
+    offsets = batch.offsets
+    cell = first
+    while cell < len(batch.cells) and offsets[cell] - offsets[first] < SITES_TOGETHER:
+        begin, end = offsets[cell], offsets[cell + 1]
+        if end - begin >= BINNED_FROM:
+            break
+        shortest[cell], n_pairs, needed = search_pairs(
+            batch.cells[cell],
+            batch.positions[begin:end],
+            batch.species[begin:end],
+            tables.cutoff,
+            room.pairs,
+            room.lists,
+            begin - offsets[first],
+        )
+        if n_pairs > len(room.pairs.x) or needed > len(room.lists.x):
+            room = _with_longer_lists(room, n_pairs, needed)
+            cell = first
+        else:
+            cell += 1
+    return room, cell
+
+
+@kernel
+def _search_large_cell(
+    tables: Tables, room: Scratch, bins: Bins, first: int, n: int, shortest: FloatArray
 ) -> Scratch:
-    begin, end = batch.offsets[cell], batch.offsets[cell + 1]
-    bins = sort_into_bins(
-        batch.cells[cell],
-        batch.positions[begin:end],
-        batch.species[begin:end],
-        tables.radial.shape[0],
-        tables.cutoff,
-    )
-    results.shortest[cell] = np.inf
-    done = begin
-    while done < end:
-        n = min(SITES_TOGETHER, end - done)
-        shortest, needed = search_bins(bins, tables.cutoff, done - begin, n, room.lists)
-        if needed > len(room.lists.x):
-            room = _with_longer_lists(room, 0, needed)
-            continue
-        results.shortest[cell] = min(results.shortest[cell], shortest)
-        room = _with_room(tables, room, n)
-        _evaluate_sites(tables, room, n, done, batch, results)
-        done += n
+    """Lists of ``n`` atoms of a binned cell from its atom ``first`` on."""
+    found, needed = search_bins(bins, tables.cutoff, first, n, room.lists)
+    while needed > len(room.lists.x):
+        room = _with_longer_lists(room, 0, needed)
+        found, needed = search_bins(bins, tables.cutoff, first, n, room.lists)
+    shortest[0] = min(shortest[0], found)
     return room
 
 
@@ -183,38 +192,32 @@ def evaluate_batch(tables: Tables, room: Scratch, batch: Batch, results: Results
     results.forces[:] = 0.0
     results.strains[:] = 0.0
     results.rows[:] = 0.0
+    results.shortest[:] = np.inf
     offsets = batch.offsets
     n_cells = len(batch.cells)
-    first = 0
-    while first < n_cells:
-        begin = offsets[first]
-        if offsets[first + 1] - begin >= BINNED_FROM:
-            room = _evaluate_large_cell(tables, room, first, batch, results)
-            first += 1
-            continue
-        cell = first
-        while cell < n_cells and offsets[cell] - begin < SITES_TOGETHER:
-            start, end = offsets[cell], offsets[cell + 1]
-            if end - start >= BINNED_FROM:
-                break
-            results.shortest[cell], n_pairs, needed = search_pairs(
-                batch.cells[cell],
-                batch.positions[start:end],
-                batch.species[start:end],
-                tables.cutoff,
-                room.pairs,
-                room.lists,
-                start - begin,
-            )
-            if n_pairs > len(room.pairs.x) or needed > len(room.lists.x):
-                room = _with_longer_lists(room, n_pairs, needed)
-                cell = first
-            else:
+    cell, done = 0, 0
+    while cell < n_cells:
+        begin, end = offsets[cell], offsets[cell + 1]
+        if end - begin < BINNED_FROM:
+            room, cell = _search_small_cells(tables, room, cell, batch, results.shortest)
+            n_sites = offsets[cell] - begin
+        else:
+            if done == begin:
+                bins = sort_into_bins(
+                    batch.cells[cell],
+                    batch.positions[begin:end],
+                    batch.species[begin:end],
+                    tables.radial.shape[0],
+                    tables.cutoff,
+                )
+            n_sites = min(SITES_TOGETHER, end - done)
+            shortest = results.shortest[cell : cell + 1]
+            room = _search_large_cell(tables, room, bins, done - begin, n_sites, shortest)
+            if done + n_sites == end:
                 cell += 1
-        n_sites = offsets[cell] - begin
         room = _with_room(tables, room, n_sites)
-        _evaluate_sites(tables, room, n_sites, begin, batch, results)
-        first = cell
+        _evaluate_sites(tables, room, n_sites, done, batch, results)
+        done += n_sites
     for cell in range(n_cells):
         for a in range(3):
             for b in range(a):

@@ -17,15 +17,14 @@ from hullscreen.potentials.evaluation_kernels import (
     COMMON_NEIGHBOURS,
     SITES_TOGETHER,
 )
-from hullscreen.potentials.kernels import (
-    Tables,
+from hullscreen.potentials.kernels import Tables, radial_functions
+from hullscreen.potentials.lanes import WIDTH
+from hullscreen.potentials.moment_kernels import (
     adjoint_products,
     basic_moments,
     products,
-    radial_functions,
     summed_adjoints,
 )
-from hullscreen.potentials.lanes import WIDTH
 from hullscreen.potentials.neighbours import Lists, Pairs, empty_lists, empty_pairs, search_pairs
 from hullscreen.potentials.site_jacobian import Room, add_site, make_room
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray

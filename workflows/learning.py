@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hullscreen.potentials.active_set import ActiveSet, select_active_set
-from hullscreen.potentials.fit import FitResult, TrainingSet, fit
+from hullscreen.potentials.fit import FitResult, TrainingSet, best_start, fit
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential, untrained
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
 from hullscreen.workflows.hull import convex_hull
@@ -27,8 +27,7 @@ SMALLEST_EMPHASIS = 1e-3
 
 # A new potential is begun from several random radial functions; the best start is fitted to the
 # end.
-N_STARTS = 3
-START_ITERATIONS = 8
+N_STARTS = 6
 FIRST_ITERATIONS = 40
 LATER_ITERATIONS = 15
 
@@ -114,23 +113,18 @@ def train(
     iterations = LATER_ITERATIONS
     if start is None:
         iterations = FIRST_ITERATIONS
-        attempts = [
-            fit(
-                untrained(
-                    level,
-                    tuple(elements),
-                    cutoff=cutoff,
-                    min_distance=min_distance,
-                    radial_basis_size=radial_basis_size,
-                    seed=seed + attempt,
-                ),
-                training,
-                emphasis=weights,
-                max_iterations=START_ITERATIONS,
+        starts = [
+            untrained(
+                level,
+                tuple(elements),
+                cutoff=cutoff,
+                min_distance=min_distance,
+                radial_basis_size=radial_basis_size,
+                seed=seed + attempt,
             )
             for attempt in range(N_STARTS)
         ]
-        start = min(attempts, key=lambda attempt: attempt.losses[-1]).potential
+        start = best_start(starts, training, emphasis=weights)
     result = fit(start, training, emphasis=weights, max_iterations=iterations)
     active = select_active_set(gradient_rows(result.potential, training.structures))
     return result, active

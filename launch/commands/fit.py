@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,10 +154,6 @@ def command(
     seed give the same potential. Structures held out are reported on by group as well: what the
     file calls their group, config_group, config_type or tag, else their formula.
     """
-    # Before numpy is loaded: threads would wait for one another for longer than the matrices of a
-    # fit keep them busy.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
     import numpy as np
 
     from hullscreen.launch.progress import progress_board

@@ -10,9 +10,7 @@ import click
 from hullscreen.launch.options import ManyValues, json_option
 
 
-@click.command(
-    "warm-cache", epilog="Example: NUMBA_CACHE_DIR=/scratch/numba hullscreen warm-cache"
-)
+@click.command("warm-cache", epilog="Example: NUMBA_CACHE_DIR=/scratch/numba hullscreen warm-cache")
 @click.option(
     "--levels",
     cls=ManyValues,

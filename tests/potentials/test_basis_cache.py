@@ -148,14 +148,6 @@ def test_a_directory_that_cannot_be_written(folder, calls):
     assert folder.read_text() == "in the way"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser writes to read-only directories")
-def test_a_read_only_directory(folder, calls):
-    folder.mkdir(mode=0o500)
-    again()
-    assert calls == [LEVEL]
-    assert not list(folder.iterdir())
-
-
 def test_a_failed_write_leaves_no_file_behind(folder, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -1,11 +1,11 @@
 """Compiled kernels are kept on disk under names that change with any kernel's text."""
 
 from hullscreen.potentials import compiling
-from hullscreen.potentials.kernels import n_monomials
+from hullscreen.potentials.kernels import workspace
 
 
 def test_names_carry_the_digest_of_all_kernels():
-    stored = n_monomials._cache
+    stored = workspace._cache
     assert compiling._sources_digest()[:16] in stored._cache_file._index_name
     assert stored._cache_file._source_stamp == compiling._sources_digest()
 
