@@ -7,10 +7,12 @@ Exit codes: 0 done, 2 wrong input, 3 a potential failed, 4 DFT failed, 5 no data
 import difflib
 import errno
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -29,7 +31,7 @@ EXIT_CODES = {
     EXIT_DATABASE: "the database cannot be started or reached",
     6: "the campaign cannot go on as asked",
     EXIT_FILE_SYSTEM: "a file cannot be read or written (permissions, full disk)",
-    EXIT_INTERRUPTED: "interrupted; the same command continues",
+    EXIT_INTERRUPTED: "interrupted; campaigns continue when run again, single stages wrote nothing",
 }
 
 # What the operating system refused, in the words of somebody who wants to go on.
@@ -47,7 +49,8 @@ FILE_PROBLEMS = {
     errno.EMFILE: "too many files are open: raise the limit with `ulimit -n`",
 }
 
-INTERRUPTED = "interrupted; what is done is kept, and running the same command again continues"
+NO_FOLDER = "the folder {folder} does not exist: make it, or choose another path than {path}"
+
 SERVER_GONE = (
     "the MongoDB server cannot be used ({reason}); check `hullscreen db status` or the URI in "
     "[database], then run again"
@@ -108,6 +111,15 @@ SECTIONS: dict[str, dict[str, Entry]] = {
 
 COMMANDS: dict[str, Entry] = {
     name: entry for section in SECTIONS.values() for name, entry in section.items()
+}
+
+# What an interrupted command leaves; others only read, and say nothing of it.
+INTERRUPTED = "interrupted"
+_KEPT = f"{INTERRUPTED}; what is done is kept, and running the same command again continues"
+_NOTHING_WRITTEN = f"{INTERRUPTED}; nothing was written"
+INTERRUPTED_BY_NAME = {
+    **dict.fromkeys(SECTIONS["Single stages, on files"], _NOTHING_WRITTEN),
+    **dict.fromkeys(("run", "submit", "worker", "brute-force", "warm-cache"), _KEPT),
 }
 
 
@@ -200,6 +212,9 @@ def describe_os_error(error: OSError) -> str:
     path = error.filename if error.filename is not None else os.curdir
     if isinstance(path, bytes):
         path = os.fsdecode(path)
+    folder = Path(str(path)).parent
+    if error.errno == errno.ENOENT and not folder.is_dir():
+        return NO_FOLDER.format(folder=folder, path=path)
     sentence = FILE_PROBLEMS.get(error.errno or 0)
     if sentence is not None:
         return sentence.format(path=path)
@@ -229,6 +244,17 @@ def _let_go_of_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _tell_of_compiling() -> None:
+    """Let the kernels say on stderr that they are being compiled."""
+    logger = logging.getLogger("hullscreen.potentials.compiling")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("hullscreen: %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``hullscreen`` and return its exit code (:data:`EXIT_CODES`).
 
@@ -245,6 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
+    _tell_of_compiling()
     try:
         result = commands.main(words, prog_name="hullscreen", standalone_mode=False)
         sys.stdout.flush()
@@ -253,7 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         sentence, exit_code = _usage_sentence(error), 2
     except (KeyboardInterrupt, click.Abort):
-        sentence, exit_code = INTERRUPTED, EXIT_INTERRUPTED
+        sentence = INTERRUPTED_BY_NAME.get(words[0] if words else "", INTERRUPTED)
+        exit_code = EXIT_INTERRUPTED
     except BrokenPipeError:
         _let_go_of_stdout()
         return EXIT_BROKEN_PIPE

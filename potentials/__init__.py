@@ -3,7 +3,7 @@
 The names below are what most programs need; each is loaded with its module when it is first used,
 so that importing this package costs nothing. ``README.md`` beside this file has a worked example.
 
-The functions `fit.fit` and `fit.errors` are called `fit_potential` and `prediction_errors` here,
+The functions `fit.fit` and `labels.errors` are called `fit_potential` and `prediction_errors` here,
 because ``fit`` and ``errors`` are modules of this package.
 """
 
@@ -14,15 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hullscreen.potentials.active_set import ActiveSet, select_active_set, select_candidates
-    from hullscreen.potentials.almtp_files import read_almtp, write_almtp
+    from hullscreen.potentials.almtp_files import (
+        Selection,
+        read_almtp,
+        selection_by_configuration,
+        write_almtp,
+    )
     from hullscreen.potentials.basis import Basis, generate_basis
     from hullscreen.potentials.calculator import MTPCalculator, training_set_from_atoms
-    from hullscreen.potentials.cfg_files import read_cfg, write_cfg
-    from hullscreen.potentials.data_files import read_frames, write_frames
-    from hullscreen.potentials.fit import FitResult, TrainingSet, Weights, best_start
-    from hullscreen.potentials.fit import errors as prediction_errors
+    from hullscreen.potentials.cfg_files import Configuration, read_cfg, write_cfg
+    from hullscreen.potentials.data_files import read_frames, read_potential, write_frames
+    from hullscreen.potentials.errors import (
+        FileFormatError,
+        HullscreenError,
+        InputError,
+        PotentialError,
+    )
+    from hullscreen.potentials.fit import FitResult, best_start
     from hullscreen.potentials.fit import fit as fit_potential
-    from hullscreen.potentials.gradient_rows import GradientRows
+    from hullscreen.potentials.gradient_rows import GradientRows, energy_rows
+    from hullscreen.potentials.labels import TrainingSet, errors_by_group
+    from hullscreen.potentials.labels import errors as prediction_errors
+    from hullscreen.potentials.least_squares import Weights
     from hullscreen.potentials.moment_tensor_potential import (
         Evaluation,
         MomentTensorPotential,
@@ -35,18 +48,26 @@ if TYPE_CHECKING:
 __all__ = [
     "ActiveSet",
     "Basis",
+    "Configuration",
     "Evaluation",
+    "FileFormatError",
     "FitResult",
     "GradientRows",
+    "HullscreenError",
+    "InputError",
     "MTPCalculator",
     "MomentTensorPotential",
     "Outcome",
+    "PotentialError",
     "RelaxationLimits",
     "Relaxed",
+    "Selection",
     "Structures",
     "TrainingSet",
     "Weights",
     "best_start",
+    "energy_rows",
+    "errors_by_group",
     "fit_potential",
     "from_atoms",
     "generate_basis",
@@ -56,9 +77,11 @@ __all__ = [
     "read_cfg",
     "read_frames",
     "read_mtp",
+    "read_potential",
     "relax",
     "select_active_set",
     "select_candidates",
+    "selection_by_configuration",
     "to_atoms",
     "training_set_from_atoms",
     "untrained",
@@ -72,30 +95,40 @@ __all__ = [
 _HOMES = {
     "ActiveSet": "active_set",
     "Basis": "basis",
+    "Configuration": "cfg_files",
     "Evaluation": "moment_tensor_potential",
+    "FileFormatError": "errors",
     "FitResult": "fit",
     "GradientRows": "gradient_rows",
+    "HullscreenError": "errors",
+    "InputError": "errors",
     "MTPCalculator": "calculator",
     "MomentTensorPotential": "moment_tensor_potential",
     "Outcome": "relaxation",
+    "PotentialError": "errors",
     "RelaxationLimits": "relaxation",
     "Relaxed": "relaxation",
+    "Selection": "almtp_files",
     "Structures": "structures",
-    "TrainingSet": "fit",
-    "Weights": "fit",
+    "TrainingSet": "labels",
+    "Weights": "least_squares",
     "best_start": "fit",
+    "energy_rows": "gradient_rows",
+    "errors_by_group": "labels",
     "fit_potential": "fit:fit",
     "from_atoms": "structures",
     "generate_basis": "basis",
     "join": "structures",
-    "prediction_errors": "fit:errors",
+    "prediction_errors": "labels:errors",
     "read_almtp": "almtp_files",
     "read_cfg": "cfg_files",
     "read_frames": "data_files",
     "read_mtp": "mtp_files",
+    "read_potential": "data_files",
     "relax": "relaxation",
     "select_active_set": "active_set",
     "select_candidates": "active_set",
+    "selection_by_configuration": "almtp_files",
     "to_atoms": "structures",
     "training_set_from_atoms": "calculator",
     "untrained": "moment_tensor_potential",

@@ -16,12 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hullscreen.potentials.errors import PotentialError
+from hullscreen.potentials.errors import InputError, PotentialError
 from hullscreen.potentials.maxvol import Chosen, Limits, largest_coefficients, largest_volume
 from hullscreen.potentials.structures import FloatArray, IndexArray
+
+if TYPE_CHECKING:
+    from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 
 # A starts as this multiple of the identity: whatever no structure has shown yet extrapolates
 # strongly.
@@ -49,21 +53,21 @@ class ActiveSet:
     Grades of cells that a potential was not fitted to: like the others, and far too large.
 
     >>> from hullscreen.potentials import (
-    ...     from_atoms, fit_potential, select_active_set, training_set_from_atoms, untrained)
+    ...     energy_rows, fit_potential, from_atoms, select_active_set, training_set_from_atoms,
+    ...     untrained)
     >>> from hullscreen.potentials.example_data import copper_gold
     >>> start = untrained(6, ("Cu", "Au"), cutoff=4.5, min_distance=2.0)
     >>> training = training_set_from_atoms(copper_gold(200), start.elements)
     >>> potential = fit_potential(start, training.take(range(40))).potential
-    >>> def rows(structures):
-    ...     gradients = potential.evaluate(structures, "structures").gradients
-    ...     return gradients / structures.n_atoms[:, None]
-    >>> active = select_active_set(rows(training.structures))
-    >>> bool(active.grades(rows(training.structures)).max() < 1.01)
+    >>> rows = energy_rows(potential, training.structures)
+    >>> active = select_active_set(rows)
+    >>> bool(active.grades(rows).max() < 1.01)
     True
     >>> alike = copper_gold(1, seed=1)[0]
     >>> larger = alike.copy()
     >>> larger.set_cell(1.2 * larger.cell, scale_atoms=True)
-    >>> grades = active.grades(rows(from_atoms([alike, larger], potential.elements)))
+    >>> others = from_atoms([alike, larger], potential.elements)
+    >>> grades = active.grades(energy_rows(potential, others))
     >>> bool(grades[0] < 2.0), bool(grades[1] > 10.0)
     (True, True)
     """
@@ -72,9 +76,36 @@ class ActiveSet:
     inverse: FloatArray
     sources: IndexArray
 
+    def __repr__(self) -> str:
+        n_chosen = np.count_nonzero(self.sources != NOT_SET)
+        return f"ActiveSet({len(self.rows)} parameters, {n_chosen} rows from the candidates)"
+
     def grades(self, rows: FloatArray) -> FloatArray:
         """Extrapolation grades of rows (n, n_parameters), shape (n,)."""
         return largest_coefficients(rows, self.inverse)
+
+
+def checked_active_set(active_set: object, potential: MomentTensorPotential) -> ActiveSet:
+    """The active set, if it is one and that of the potential.
+
+    Raises
+    ------
+    InputError
+        It is something else, such as the `Selection` of an ``.almtp`` file, or belongs to a
+        potential with another number of parameters.
+    """
+    if not isinstance(active_set, ActiveSet):
+        raise InputError(
+            f"expected an ActiveSet, got a {type(active_set).__name__}; "
+            f"of what `read_almtp` returns, give `selection.active_set`"
+        )
+    n = potential.parameters.size
+    if active_set.inverse.shape != (n, n):
+        raise InputError(
+            f"the active set belongs to a potential of {len(active_set.inverse)} parameters, "
+            f"this one has {n}; select it anew"
+        )
+    return active_set
 
 
 def empty_active_set(n_parameters: int) -> ActiveSet:

@@ -28,9 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hullscreen.potentials.active_set import NOT_SET, ActiveSet
+from hullscreen.potentials.active_set import NOT_SET, ActiveSet, checked_active_set
 from hullscreen.potentials.cfg_files import Configuration, format_cfg, parse_cfg
 from hullscreen.potentials.errors import FileFormatError, InputError
+from hullscreen.potentials.gradient_rows import energy_rows
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_fields import CUT_OFF
 from hullscreen.potentials.mtp_files import (
@@ -68,6 +69,10 @@ class Selection:
     configurations: list[Configuration] = field(default_factory=list)
     by_neighbourhood: bool = False
 
+    def __repr__(self) -> str:
+        rows = "neighbourhoods" if self.by_neighbourhood else "structures"
+        return f"Selection({self.active_set}, of {rows}, {len(self.configurations)} configurations)"
+
     def grades(self, potential: MomentTensorPotential, structures: Structures) -> FloatArray:
         """Extrapolation grade of each structure, the largest of its neighbourhoods' if by those.
 
@@ -78,13 +83,13 @@ class Selection:
         Raises
         ------
         InputError
-            The structures do not fit the potential.
+            The structures or the active set do not fit the potential.
         """
+        checked_active_set(self.active_set, potential)
         if self.by_neighbourhood:
             sites = self.active_set.grades(potential.evaluate(structures, "sites").gradients)
             return np.maximum.reduceat(sites, structures.offsets[:-1]) if len(sites) else sites
-        rows = potential.evaluate(structures, "structures").gradients
-        return self.active_set.grades(rows / structures.n_atoms[:, None])
+        return self.active_set.grades(energy_rows(potential, structures))
 
 
 def read_almtp(
@@ -97,10 +102,36 @@ def read_almtp(
     elements
         Symbols of the species, as in `read_mtp`.
 
+    Returns
+    -------
+    The potential, and its active set with the structures that it was chosen from. Where an
+    `ActiveSet` is expected, as by `relax` or `MTPCalculator`, give ``selection.active_set``.
+
     Raises
     ------
     FileFormatError
         The file cannot be read, has no active set, or one that does not fit its potential.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from hullscreen.potentials import (
+    ...     energy_rows, from_atoms, relax, select_active_set, untrained)
+    >>> from hullscreen.potentials.cfg_files import from_structures
+    >>> from hullscreen.potentials.example_data import copper_gold
+    >>> potential = untrained(6, ("Cu", "Au"), cutoff=4.5, min_distance=2.0)
+    >>> structures = from_atoms(copper_gold(20), potential.elements)
+    >>> active_set = select_active_set(energy_rows(potential, structures))
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "CuAu.almtp"
+    ...     chosen = selection_by_configuration(active_set, from_structures(structures))
+    ...     write_almtp(path, potential, chosen)
+    ...     potential, selection = read_almtp(path)
+    >>> bool(selection.grades(potential, structures).max() < 1.01)
+    True
+    >>> relaxed = relax(potential, structures, active_set=selection.active_set)
+    >>> relaxed.grades.shape
+    (20,)
     """
     path = Path(path)
     try:
@@ -150,12 +181,7 @@ def write_almtp(path: str | Path, potential: MomentTensorPotential, selection: S
 
 def almtp_bytes(potential: MomentTensorPotential, selection: Selection) -> bytes:
     """The content of an ``.almtp`` file; errors as in `write_almtp`."""
-    active, n = selection.active_set, potential.parameters.size
-    if active.rows.shape != (n, n):
-        raise InputError(
-            f"the active set belongs to a potential of {len(active.rows)} parameters, "
-            f"this one has {n}"
-        )
+    active = checked_active_set(selection.active_set, potential)
     if active.sources.max() >= len(selection.configurations):
         raise InputError(
             f"the active set was chosen from {active.sources.max() + 1} structures or more, "

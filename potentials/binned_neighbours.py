@@ -7,7 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from hullscreen.potentials.compiling import kernel
-from hullscreen.potentials.neighbours import Lists, inverse_cell, pad, reduce_cell, room_for
+from hullscreen.potentials.neighbours import (
+    LEAST_TRANSLATION,
+    Lists,
+    inverse_cell,
+    pad,
+    reduce_cell,
+    room_for,
+    shortest_vector,
+)
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
 
 # Bins of a sparse cell hold a few atoms each, lest empty ones are all the work.
@@ -109,6 +117,11 @@ def search_bins(
         begin = lists.starts[site]
         end = begin
         own_x, own_y, own_z = bins.positions[i, 0], bins.positions[i, 1], bins.positions[i, 2]
+        if shortest_vector(cell) < LEAST_TRANSLATION:
+            lists.ends[site, :] = 0
+            lists.starts[site + 1] = begin + room_for(0)
+            shortest = 0.0
+            continue
         for kind in range(n_species):
             for o0 in range(bins.places[i, 0] - reach[0], bins.places[i, 0] + reach[0] + 1):
                 s0 = o0 // counts[0]

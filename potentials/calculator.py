@@ -8,8 +8,9 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
+from hullscreen.potentials.active_set import checked_active_set
 from hullscreen.potentials.errors import InputError
-from hullscreen.potentials.fit import TrainingSet
+from hullscreen.potentials.labels import TrainingSet
 from hullscreen.potentials.structures import from_atoms
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class MTPCalculator(Calculator):  # type: ignore[misc]  # ASE has no types
     potential
         Its ``elements`` say which symbol is which species.
     active_set
-        If given, ``results["grade"]`` is the extrapolation grade of the cell.
+        If given, ``results["grade"]`` is the extrapolation grade of the cell. Of an ``.almtp`` file
+        it is ``selection.active_set``, with ``selection.by_neighbourhood`` as the next argument.
     by_neighbourhood
         The active set holds site energies: the grade is the largest of the atoms', and
         ``results["grades"]`` has each, shape (n_atoms,).
@@ -76,12 +78,8 @@ class MTPCalculator(Calculator):  # type: ignore[misc]  # ASE has no types
         **keywords: Any,
     ) -> None:
         super().__init__(**keywords)
-        n_parameters = potential.parameters.size
-        if active_set is not None and len(active_set.inverse) != n_parameters:
-            raise InputError(
-                f"the active set belongs to a potential of {len(active_set.inverse)} parameters, "
-                f"this one has {n_parameters}; select it anew"
-            )
+        if active_set is not None:
+            active_set = checked_active_set(active_set, potential)
         self.potential = potential
         self.active_set = active_set
         self.by_neighbourhood = by_neighbourhood

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import TypeVar
 
 from numba import njit
 from numba.core.caching import IndexDataCacheFile
+from numba.core.event import Event, Listener, register
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -18,12 +22,65 @@ Function = TypeVar("Function", bound=Callable[..., object])
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
+class _Announcer(Listener):  # type: ignore[misc]  # numba has no types
+    """Says once that compiling has begun, since nothing else may happen for a minute."""
+
+    def __init__(self) -> None:
+        self.n_compiled = 0
+
+    def on_start(self, event: Event) -> None:
+        """Called when a function begins to be compiled; not when it comes from the cache."""
+        if not event.data["dispatcher"].py_func.__module__.startswith("hullscreen."):
+            return
+        if not self.n_compiled:
+            _LOGGER.info(
+                "compiling for this machine, which is done once and takes a minute or two; "
+                "`hullscreen warm-cache` does it all beforehand"
+            )
+        self.n_compiled += 1
+
+    def on_end(self, event: Event) -> None:
+        """Called when it has been compiled."""
+
+
+class _CacheFile(IndexDataCacheFile):  # type: ignore[misc]  # numba has no types
+    """Where one kernel is kept. What cannot be read or written costs time, never a result."""
+
+    def load(self, key: object) -> object:
+        """The kernel compiled for ``key``, None if it is not there or damaged."""
+        try:
+            return super().load(key)
+        except Exception:  # noqa: BLE001  a damaged pickle raises whatever its bytes call for
+            self._forget()
+            return None
+
+    def save(self, key: object, data: object) -> None:
+        """Keep a kernel, if there is room for it."""
+        try:
+            super().save(key, data)
+        except OSError as error:
+            _LOGGER.info("compiled code cannot be kept, so the next run compiles again: %s", error)
+
+    def _forget(self) -> None:
+        with contextlib.suppress(OSError):
+            self.flush()
+
+
+_LOGGER = logging.getLogger(__name__)
+_ANNOUNCER = _Announcer()
+register("numba:compile", _ANNOUNCER)
+
+# Where compiled kernels are kept, and what their files' names end in.
+_FOLDERS: set[str] = set()
+_NAMED = re.compile(r"-([0-9a-f]{16})(?:\.\d+)?\.nb[ic]$")
+
+
 def kernel(function: Function) -> Function:
     """Compile on the first call; later processes read the machine code from numba's cache.
 
     numba notices that the file of a function changed, but not that a kernel it calls in another
-    file did, and fails on entries that name a class which is gone. Here the files of the cache
-    carry a digest of all modules that hold kernels: another version never opens them.
+    file did. Here an entry is valid only for the very text of all files of this package, and it is
+    kept in a file of its own, apart from those of versions whose classes are gone.
     """
     return _compiled(function, forceinline=False)
 
@@ -37,23 +94,48 @@ def inlined(function: Function) -> Function:
 
 
 def _compiled(function: Function, *, forceinline: bool) -> Function:
-    compiled = njit(
-        cache=True, nogil=True, fastmath=FAST, error_model="numpy", forceinline=forceinline
-    )(function)
-    stored = compiled._cache  # noqa: SLF001  # numba has no public way to name the files
-    stored._cache_file = IndexDataCacheFile(  # noqa: SLF001
-        cache_path=stored.cache_path,
-        filename_base=f"{stored._impl.filename_base}-{_sources_digest()[:16]}",  # noqa: SLF001
-        source_stamp=_sources_digest(),
-    )
+    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy", "forceinline": forceinline}
+    try:
+        compiled = njit(cache=True, **options)(function)
+    except RuntimeError:
+        # No folder can be written: each process compiles for itself.
+        return njit(**options)(function)  # type: ignore[no-any-return]  # numba has no types
+    # numba (0.62 to 0.68 were looked at) has no public way to name the files of its cache. There is
+    # none where compiling is switched off.
+    stored = getattr(compiled, "_cache", None)
+    if stored is not None:
+        base = f"{stored._impl.filename_base}-{_sources_digest()[:16]}"  # noqa: SLF001
+        stored._cache_file = _CacheFile(  # noqa: SLF001
+            cache_path=stored.cache_path, filename_base=base, source_stamp=_sources_digest()
+        )
+        _FOLDERS.add(stored.cache_path)
     return compiled  # type: ignore[no-any-return]  # numba has no types
+
+
+def compiled_now() -> int:
+    """How many kernels this process has compiled, not read from the cache."""
+    return _ANNOUNCER.n_compiled
+
+
+def remove_stale() -> int:
+    """Delete the cached kernels of other versions of this package; returns how many files.
+
+    Only files that `kernel` named are looked at, in the folders where it keeps them now.
+    """
+    stale = [
+        path
+        for folder in sorted(_FOLDERS)
+        for path in Path(folder).glob("*.nb[ic]")
+        if (named := _NAMED.search(path.name)) and named[1] != _sources_digest()[:16]
+    ]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return len(stale)
 
 
 @cache
 def _sources_digest() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        text = path.read_bytes()
-        if b"numba" in text or b"import kernel" in text:
-            digest.update(text)
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

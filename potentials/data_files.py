@@ -7,6 +7,7 @@ eV/Å, ``stress`` in eV/Å³ in ASE's sign, or ``virial``, which is −V·stress
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from hullscreen.potentials.almtp_files import Selection, read_almtp
-from hullscreen.potentials.cfg_files import Configuration, format_cfg, read_cfg
+from hullscreen.potentials.cfg_files import Configuration, format_cfg, read_cfg, to_structures
 from hullscreen.potentials.errors import FileFormatError, InputError
 from hullscreen.potentials.extxyz_files import read_extxyz, write_extxyz
-from hullscreen.potentials.fit import TrainingSet
+from hullscreen.potentials.labels import TrainingSet
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_files import read_mtp
-from hullscreen.potentials.structures import Structures, join
+from hullscreen.potentials.structures import Structures
 
 CFG = ".cfg"
 ALMTP = ".almtp"
@@ -141,8 +142,7 @@ def read_frames(path: str | Path, elements: Sequence[str] | None = None) -> Fram
         configurations, names = read_extxyz(path, elements)
     if not configurations:
         raise FileFormatError(f"{path} holds no structure; expected at least one")
-    structures = join((one.cell, one.positions, one.types) for one in configurations)
-    return Frames(structures, names, configurations)
+    return Frames(to_structures(configurations), names, configurations)
 
 
 def read_frames_for(potential: MomentTensorPotential, path: str | Path) -> Frames:
@@ -219,6 +219,9 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     OSError
         The file cannot be written; ``path`` is as it was, and nothing else remains.
     """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file; name a file, or use a pipe", str(path))
     temporary = None
     try:
         descriptor, name = tempfile.mkstemp(prefix=".", suffix=f".{path.name}", dir=path.parent)

@@ -18,13 +18,22 @@ from hullscreen.potentials.moment_kernels import (
     site_energies,
     summed_adjoints,
 )
-from hullscreen.potentials.neighbours import Lists, Pairs, empty_lists, empty_pairs, search_pairs
+from hullscreen.potentials.neighbours import (
+    Lists,
+    Pairs,
+    empty_lists,
+    empty_pairs,
+    half_diameter,
+    search_pairs,
+)
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
 
 # Cells are taken together until they hold so many atoms: lanes are seldom idle then.
 SITES_TOGETHER = 64
 # From so many atoms on, a cell's pairs are found over bins instead of one by one.
 BINNED_FROM = 160
+# Or if half its diagonal is so many cutoffs long.
+LONG_CELL = 8.0
 # Room for so many neighbours of each site, until some have more.
 COMMON_NEIGHBOURS = 64
 
@@ -145,6 +154,12 @@ def _evaluate_sites(
 
 
 @kernel
+def _wants_bins(cell: FloatArray, n_atoms: int, cutoff: float) -> bool:
+    """Whether atoms are so many, or so far apart, that most pairs are out of reach."""
+    return n_atoms >= BINNED_FROM or (n_atoms > 1 and half_diameter(cell) > LONG_CELL * cutoff)
+
+
+@kernel
 def _search_small_cells(
     tables: Tables, room: Scratch, first: int, batch: Batch, shortest: FloatArray
 ) -> tuple[Scratch, int]:
@@ -153,7 +168,7 @@ def _search_small_cells(
     cell = first
     while cell < len(batch.cells) and offsets[cell] - offsets[first] < SITES_TOGETHER:
         begin, end = offsets[cell], offsets[cell + 1]
-        if end - begin >= BINNED_FROM:
+        if _wants_bins(batch.cells[cell], end - begin, tables.cutoff):
             break
         shortest[cell], n_pairs, needed = search_pairs(
             batch.cells[cell],
@@ -198,7 +213,7 @@ def evaluate_batch(tables: Tables, room: Scratch, batch: Batch, results: Results
     cell, done = 0, 0
     while cell < n_cells:
         begin, end = offsets[cell], offsets[cell + 1]
-        if end - begin < BINNED_FROM:
+        if not _wants_bins(batch.cells[cell], end - begin, tables.cutoff):
             room, cell = _search_small_cells(tables, room, cell, batch, results.shortest)
             n_sites = offsets[cell] - begin
         else:

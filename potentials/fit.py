@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hullscreen.potentials.errors import PotentialError
-from hullscreen.potentials.input_checks import check_labels
+from hullscreen.potentials.errors import InputError, PotentialError
+from hullscreen.potentials.input_checks import check_labels, checked_emphasis
 from hullscreen.potentials.labels import (
     EV_PER_CUBIC_ANGSTROM_IN_GPA,
     Errors,
@@ -92,6 +92,13 @@ class FitResult:
     condition: float
     converged: bool
 
+    def __repr__(self) -> str:
+        end = "converged" if self.converged else "not converged"
+        return (
+            f"FitResult({end} after {len(self.losses) - 1} steps, loss {self.losses[-1]:.3g}, "
+            f"{self.potential})"
+        )
+
 
 def fit(
     potential: MomentTensorPotential,
@@ -109,7 +116,8 @@ def fit(
     Parameters
     ----------
     emphasis
-        How much each structure counts beside the others, shape (n_structures,); one by default.
+        How much each structure counts beside the others, shape (n_structures,), not negative; one
+        by default.
     tolerance
         Ends when five steps together lower the loss by less than this fraction, or when less than
         a fifth of that is in sight for the next one.
@@ -124,7 +132,7 @@ def fit(
     ------
     InputError
         The training set is empty, its labels are not finite (unknown forces and stresses are NaN),
-        or two atoms lie on one site.
+        two atoms lie on one site, or the emphasis is not one number for each structure.
     PotentialError
         The potential to start from gives no finite loss.
 
@@ -146,17 +154,16 @@ def fit(
     model = model_around(problem, current)
     losses, damping, converged = [loss], FIRST_DAMPING, False
     while not converged and len(losses) <= max_iterations:
-        trial = _search(problem, current, model, losses[-1], damping, tolerance)
-        if trial is None:
-            converged = True
-            break
-        current, loss, damping = trial
-        losses.append(loss)
-        if progress:
-            progress(len(losses) - 1, loss)
-        converged = len(losses) > 5 and losses[-6] - losses[-1] < tolerance * losses[-1]
-        if not converged and len(losses) <= max_iterations:
+        if len(losses) > 1:
             model = model_around(problem, current)
+        trial = _search(problem, current, model, losses[-1], damping, tolerance)
+        converged = trial is None
+        if trial is not None:
+            current, loss, damping = trial
+            losses.append(loss)
+            if progress:
+                progress(len(losses) - 1, loss)
+            converged = len(losses) > 5 and losses[-6] - losses[-1] < tolerance * losses[-1]
     return FitResult(current, tuple(losses), model.condition(), converged)
 
 
@@ -167,28 +174,44 @@ def best_start(
     weights: Weights | None = None,
     emphasis: FloatArray | None = None,
     ridge: float = 1e-10,
+    progress: Callable[[int, int], None] | None = None,
 ) -> MomentTensorPotential:
     """The start that promises most: small potentials may end in a poor minimum from some.
 
     All take a few steps on a part of the training set, then the better half of them a few more,
     until one is left. Parameters and errors are those of `fit`.
+
+    Parameters
+    ----------
+    progress
+        Called with the attempts that are done, and how many there will be in all.
     """
+    if not starts:
+        raise InputError("expected at least one potential to start from, got none")
     remaining = list(starts)
     step = max(1, len(training) // STRUCTURES_OF_A_START)
     part = training.take(range(0, len(training), step)) if step > 1 else training
-    shares = None if emphasis is None else emphasis[::step]
+    shares = None if emphasis is None else checked_emphasis(emphasis, len(training))[::step]
+    rounds = [len(remaining)]
+    while rounds[-1] > 1:
+        rounds.append(rounds[-1] // 2)
+    done, total = 0, sum(rounds[:-1])
     while len(remaining) > 1:
-        attempts = [
-            fit(
-                start,
-                part,
-                weights=weights,
-                emphasis=shares,
-                max_iterations=STEPS_OF_A_START,
-                ridge=ridge,
+        attempts = []
+        for start in remaining:
+            attempts.append(
+                fit(
+                    start,
+                    part,
+                    weights=weights,
+                    emphasis=shares,
+                    max_iterations=STEPS_OF_A_START,
+                    ridge=ridge,
+                )
             )
-            for start in remaining
-        ]
+            done += 1
+            if progress:
+                progress(done, total)
         attempts.sort(key=lambda attempt: attempt.losses[-1])
         remaining = [attempt.potential for attempt in attempts[: len(attempts) // 2]]
     return remaining[0]
@@ -214,7 +237,8 @@ def _pose(
     check_labels(training)
     structures = potential.check(training.structures)
     checked = TrainingSet(structures, training.energies, training.forces, training.stresses)
-    shares = np.ones(len(training)) if emphasis is None else emphasis
+    n = len(training)
+    shares = np.ones(n) if emphasis is None else checked_emphasis(emphasis, n)
     return pose(checked, weights or Weights(), shares / shares.sum(), ridge)
 
 

@@ -134,7 +134,8 @@ def fill_jacobian(
         local[:] = 0.0
         shortest[s] = np.inf
         done, n_sites = 0, n if n < BINNED_FROM else SITES_TOGETHER
-        bins = sort_into_bins(cells[s], places, kinds, tables.radial.shape[0], tables.cutoff)
+        if n >= BINNED_FROM:
+            bins = sort_into_bins(cells[s], places, kinds, tables.radial.shape[0], tables.cutoff)
         while done < n:
             if n < BINNED_FROM:
                 found, n_pairs, needed = search_pairs(
@@ -156,29 +157,3 @@ def fill_jacobian(
         for row in range(n_rows):
             for column in range(n_columns):
                 jacobian[row, first + column] = local[row, column] * factors[first + column]
-
-
-def jacobian_of_cell(
-    tables: Tables,
-    cell: FloatArray,
-    positions: FloatArray,
-    species: IntArray,
-    linear_only: bool,
-) -> tuple[float, FloatArray]:
-    """Energy of one cell and its Jacobian, as in `fill_jacobian`."""
-    n, n_linear = len(species), len(tables.shifts) + len(tables.scalars)
-    n_columns = 7 + 3 * n
-    jacobian = np.empty((n_linear + (0 if linear_only else tables.radial.size), n_columns))
-    fill_jacobian(
-        tables,
-        cell[None],
-        positions,
-        species,
-        np.array([0, n]),
-        linear_only,
-        np.ones(n_columns),
-        np.empty(1),
-        jacobian,
-    )
-    linear = np.concatenate([tables.shifts, tables.linear])
-    return float(linear @ jacobian[-n_linear:, 0]), jacobian

@@ -18,6 +18,35 @@ BLOCK_BYTES = 32 * 2**20
 KEPT_BYTES = 256 * 2**20
 
 
+def energy_rows(potential: MomentTensorPotential, structures: Structures) -> FloatArray:
+    """Derivatives of energies per atom by all parameters: rows for the active set.
+
+    Returns
+    -------
+    Shape (n_structures, n_parameters), in eV per atom and unit of each parameter.
+
+    Raises
+    ------
+    InputError
+        The structures do not fit the potential.
+
+    Examples
+    --------
+    >>> from hullscreen.potentials import from_atoms, select_active_set, untrained
+    >>> from hullscreen.potentials.example_data import copper_gold
+    >>> potential = untrained(6, ("Cu", "Au"), cutoff=4.5, min_distance=2.0)
+    >>> structures = from_atoms(copper_gold(20), potential.elements)
+    >>> rows = energy_rows(potential, structures)
+    >>> rows.shape == (20, potential.parameters.size)
+    True
+    >>> bool(select_active_set(rows).grades(rows).max() < 1.01)
+    True
+    """
+    rows = potential.evaluate(structures, "structures").gradients
+    rows /= structures.n_atoms[:, None]
+    return rows
+
+
 @dataclass(frozen=True)
 class GradientRows:
     """Derivatives of energies by the parameters: an iterable of blocks of rows.
@@ -123,9 +152,10 @@ class GradientRows:
 
     def _evaluated(self, first: int, last: int) -> FloatArray:
         part = _slice(self.structures, first, last)
-        rows = self.potential.evaluate(part, self.kind).gradients
         if self.kind == "structures":
-            rows /= part.n_atoms[:, None]
+            rows = energy_rows(self.potential, part)
+        else:
+            rows = self.potential.evaluate(part, self.kind).gradients
         strange = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if strange.size:
             structure, atom = self.locate(strange[:1] + self._row_offsets[first])

@@ -11,13 +11,15 @@ from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 
 if TYPE_CHECKING:
-    from hullscreen.potentials.fit import TrainingSet
+    from hullscreen.potentials.labels import TrainingSet
 
 # Denser cells, whose nearest atoms are about half an Å apart, are flat or not in Å; their
 # neighbours would fill the memory.
 SMALLEST_VOLUME_PER_ATOM = 0.1
 # Unit vectors between atoms closer than this, in Å, are rounding.
 SAME_SITE = 1e-6
+# Å; beyond it distances between neighbours lose their last digits to the coordinates' size.
+LARGEST_COORDINATE = 1e8
 
 
 def checked_structures(structures: Structures, elements: Sequence[str]) -> Structures:
@@ -46,6 +48,12 @@ def checked_structures(structures: Structures, elements: Sequence[str]) -> Struc
         )
     _refuse_infinite("cell", batch.cells, np.arange(len(batch) + 1))
     _refuse_infinite("positions", batch.positions, batch.offsets)
+    far = max(np.abs(batch.cells).max(initial=0.0), np.abs(batch.positions).max(initial=0.0))
+    if far > LARGEST_COORDINATE:
+        raise InputError(
+            f"a cell or position holds the number {far:.3g} Å, expected at most "
+            f"{LARGEST_COORDINATE:.0e}; is it in Å?"
+        )
     volumes = batch.volumes / batch.n_atoms
     flat = np.flatnonzero(volumes < SMALLEST_VOLUME_PER_ATOM)
     if flat.size:
@@ -66,7 +74,10 @@ def refuse_shared_sites(shortest_distances: FloatArray) -> None:
     """
     shared = np.flatnonzero(shortest_distances < SAME_SITE)
     if shared.size:
-        raise InputError(f"structure {shared[0]} has two atoms on one site; remove one of them")
+        raise InputError(
+            f"structure {shared[0]} has two atoms on one site, or a lattice vector below 0.1 Å; "
+            f"remove one of the atoms, or mend the cell"
+        )
 
 
 def check_labels(training: TrainingSet) -> None:
@@ -93,6 +104,34 @@ def check_labels(training: TrainingSet) -> None:
         )
     _refuse_infinite("forces", training.forces, structures.offsets, nan_is_unknown=True)
     _refuse_infinite("stress", training.stresses, np.arange(n + 1), nan_is_unknown=True)
+
+
+def checked_emphasis(emphasis: Sequence[float] | FloatArray, n_structures: int) -> FloatArray:
+    """How much each structure counts, as an array.
+
+    Raises
+    ------
+    InputError
+        There is not one number for each structure, one is negative or not finite, or all are zero.
+    """
+    try:
+        shares = np.asarray(emphasis, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"emphasis must be numbers, one for each structure: {error}") from error
+    if shares.shape != (n_structures,):
+        raise InputError(
+            f"expected the emphasis of {n_structures} structures, shape ({n_structures},), "
+            f"got {shares.shape}; give one number for each"
+        )
+    wrong = np.flatnonzero(~(np.isfinite(shares) & (shares >= 0.0)))
+    if wrong.size:
+        raise InputError(
+            f"the emphasis of structure {wrong[0]} is {shares[wrong[0]]}; expected a finite number "
+            f"that is not negative"
+        )
+    if not shares.any():
+        raise InputError("the emphasis of every structure is zero; give one of them more")
+    return shares
 
 
 def _contiguous(structures: Structures) -> Structures:

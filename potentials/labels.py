@@ -37,6 +37,9 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.structures)
 
+    def __repr__(self) -> str:
+        return f"TrainingSet({len(self)} structures, {len(self.structures.species)} atoms)"
+
     def take(self, indices: Sequence[int] | IndexArray) -> TrainingSet:
         """The labelled cells named by ``indices``."""
         offsets = self.structures.offsets

@@ -1,6 +1,6 @@
 """Eight doubles as one value in compiled code.
 
-A loop that a compiler may or may not vectorise is fast on some days only. `Lanes` are vectors by
+Whether a compiler vectorises a loop depends on much that does not show. `Lanes` are vectors by
 type: every arithmetic operator on them is one instruction on a processor with 512-bit registers,
 two or four on others. Kernels load them from and store them to arrays; outside compiled code they
 do not exist.
@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.typing import signature
 from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
+from hullscreen.potentials.compiling import inlined
 from hullscreen.potentials.structures import FloatArray
 
 WIDTH = 8
@@ -245,7 +246,7 @@ def n_bits(_typing: Any, _bits: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-@njit(cache=True)
+@inlined
 def least_of(lanes: Any) -> float:
     """The least of the eight."""
     single = np.empty(WIDTH)
@@ -253,8 +254,8 @@ def least_of(lanes: Any) -> float:
     return float(single.min())
 
 
-@njit(cache=True)
-def aligned(n: int) -> FloatArray:
+@inlined
+def aligned(n: int | np.integer[Any]) -> FloatArray:
     """An empty array whose lanes do not straddle cache lines, shape (n,)."""
     room = np.empty(n + WIDTH)
     start = -room.ctypes.data % (8 * WIDTH) // 8

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from hullscreen.potentials.errors import PotentialError
+from hullscreen.potentials.errors import InputError, PotentialError
 from hullscreen.potentials.fit_kernels import STRAIN_COLUMN, STRAIN_ROW, fill_jacobian
 from hullscreen.potentials.input_checks import refuse_shared_sites
 from hullscreen.potentials.labels import TrainingSet
@@ -33,11 +33,39 @@ JITTERS = (0.0, 1e-15, 1e-14, 1e-13, 1e-12, 1e-11, 1e-10)
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the loss: energy per atom², forces and stress, as in MLIP."""
+    """Weights of the loss, as in MLIP; a weight of zero leaves its labels out.
+
+    Attributes
+    ----------
+    energy
+        Of (ΔE)² / N, in 1/eV²; N is the number of atoms.
+    force
+        Of the sum of all |ΔF|² of a structure, in Å²/eV².
+    stress
+        Of (VΔσ)² / N summed over nine components, in 1/eV²; V is the volume.
+
+    Raises
+    ------
+    InputError
+        A weight is negative or not finite, or all are zero.
+    """
 
     energy: float = 1.0
     force: float = 0.01
     stress: float = 0.001
+
+    def __post_init__(self) -> None:
+        weights = {"energy": self.energy, "force": self.force, "stress": self.stress}
+        for name, weight in weights.items():
+            if not 0.0 <= weight < np.inf:
+                raise InputError(
+                    f"the weight of the {name} is {weight}; expected a finite number that is not "
+                    f"negative"
+                )
+        if not any(weights.values()):
+            raise InputError(
+                "the weights of energy, force and stress are all zero; give one of them more"
+            )
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,8 @@ def largest_coefficients(rows: FloatArray, inverse: FloatArray) -> FloatArray:
         coefficients = rows[part] @ inverse
         np.abs(coefficients, out=coefficients)
         coefficients.max(axis=1, initial=0.0, out=largest[part])
+    # What is not a number is not known: it must not pass for small.
+    largest[np.isnan(largest)] = np.inf
     return largest
 
 

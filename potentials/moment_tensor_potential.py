@@ -15,6 +15,8 @@ from hullscreen.potentials.kernel_tables import kernel_tables
 from hullscreen.potentials.kernels import Tables
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 
+# Å; twice as far costs eight times as much.
+LARGEST_CUTOFF = 50.0
 GRADIENTS = ("none", "structures", "sites")
 
 
@@ -46,6 +48,11 @@ class Evaluation:
     site_energies: FloatArray
     shortest_distances: FloatArray
     gradients: FloatArray
+
+    def __repr__(self) -> str:
+        n_rows, n_parameters = self.gradients.shape
+        gradients = f", gradients {n_rows} x {n_parameters}" if n_rows else ""
+        return f"Evaluation({len(self.energies)} structures, {len(self.forces)} atoms{gradients})"
 
 
 @dataclass(frozen=True)
@@ -101,15 +108,20 @@ class MomentTensorPotential:
                 f"radial coefficients of shape {self.radial.shape} do not fit {s} species and "
                 f"{self.basis.n_radial} radial functions"
             )
+        if not s or not self.radial.shape[3]:
+            raise InputError("a potential needs a species and a radial basis function at least")
         if self.shifts.shape != (s,) or self.linear.shape != (m,):
             raise InputError(
                 f"expected {s} species and {m} basis coefficients, "
                 f"got {self.shifts.size} and {self.linear.size}"
             )
-        if not 0.0 <= self.min_distance < self.cutoff:
-            raise InputError(
-                f"expected 0 <= min_distance < cutoff, got {self.min_distance} and {self.cutoff} Å"
-            )
+        _check_distances(self.min_distance, self.cutoff)
+
+    def __repr__(self) -> str:
+        return (
+            f"MomentTensorPotential({'-'.join(self.elements)}, {self.linear.size} basis functions, "
+            f"{self.parameters.size} parameters, cutoff {self.cutoff:g} Å)"
+        )
 
     @property
     def parameters(self) -> FloatArray:
@@ -230,6 +242,7 @@ def untrained(
     >>> untrained(8, ("Cu", "Pd"), cutoff=5.0, min_distance=2.0).parameters.size
     75
     """
+    _check_distances(min_distance, cutoff)
     basis = generate_basis(level)
     n = len(elements)
     rng = np.random.default_rng(seed)
@@ -250,3 +263,11 @@ def untrained(
         # Sums over neighbours come out near one for metals at this scale.
         scaling=0.1 / (cutoff - min_distance) ** 2,
     )
+
+
+def _check_distances(min_distance: float, cutoff: float) -> None:
+    if not 0.0 <= min_distance < cutoff <= LARGEST_CUTOFF:
+        raise InputError(
+            f"expected 0 <= min_distance < cutoff <= {LARGEST_CUTOFF:.0f} Å, "
+            f"got {min_distance} and {cutoff}"
+        )

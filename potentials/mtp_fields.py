@@ -11,6 +11,8 @@ from hullscreen.potentials.errors import FileFormatError
 from hullscreen.potentials.structures import FloatArray
 
 CUT_OFF = "the file may have been cut off"
+# Tables are of 32-bit numbers; no count or index comes near.
+LARGEST = 2**31 - 1
 _PAIR = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*")
 
 
@@ -48,8 +50,8 @@ class Fields:
     def count(self, *names: str) -> int:
         """A whole number."""
         text = self.text(*names)
-        if not text.isdecimal():
-            raise FileFormatError(f"{names[0]} must be a whole number, came '{text}'")
+        if not _is_whole(text):
+            raise FileFormatError(f"{names[0]} must be a whole number, came '{_shown(text)}'")
         return int(text)
 
     def check_count(self, name: str, found: float) -> None:
@@ -70,9 +72,9 @@ class Fields:
     def integers(self, name: str) -> list[int]:
         """Numbers of a list in braces, or of a list of lists."""
         words = re.sub(r"[{},]", " ", self._braced(name)).split()
-        strange = [word for word in words if not word.removeprefix("-").isdecimal()]
+        strange = [word for word in words if not _is_whole(word.removeprefix("-"))]
         if strange:
-            raise FileFormatError(f"{name} must hold whole numbers, came '{strange[0]}'")
+            raise FileFormatError(f"{name} must hold whole numbers, came '{_shown(strange[0])}'")
         if name.startswith("alpha_index") and len(words) % 4:
             raise FileFormatError(f"{name} must hold groups of four numbers, came {len(words)}")
         return [int(word) for word in words]
@@ -87,8 +89,9 @@ class Fields:
     def _braced(self, name: str) -> str:
         text = self.text(name)
         if not text.startswith("{") or text.count("{") != text.count("}"):
-            shown = text if len(text) <= 30 else "..." + text[-27:]
-            raise FileFormatError(f"{name} must be a list in braces, came '{shown}'; {CUT_OFF}")
+            raise FileFormatError(
+                f"{name} must be a list in braces, came '{_shown(text)}'; {CUT_OFF}"
+            )
         return text
 
 
@@ -106,7 +109,6 @@ def radial_coefficients(text: str, n_species: int, n_radial: int, n_beta: int) -
     """
     # The block ends where fields go on.
     block = text.partition("radial_coeffs")[2].partition("=")[0]
-    radial = np.full((n_species, n_species, n_radial, n_beta), np.nan)
     pair: tuple[int, int] | None = None
     rows: dict[tuple[int, int], list[float]] = {}
     for line in block.splitlines():
@@ -121,6 +123,7 @@ def radial_coefficients(text: str, n_species: int, n_radial: int, n_beta: int) -
                 )
             name = f"the radial coefficients of {pair[0]}-{pair[1]}"
             rows.setdefault(pair, []).extend(_finite_list(line, name))
+    radial = []
     for i in range(n_species):
         for j in range(n_species):
             found = rows.get((i, j), [])
@@ -129,8 +132,18 @@ def radial_coefficients(text: str, n_species: int, n_radial: int, n_beta: int) -
                     f"there are {len(found)} radial coefficients of {i}-{j}, expected {n_radial} "
                     f"functions of {n_beta}; {CUT_OFF}"
                 )
-            radial[i, j] = np.reshape(found, (n_radial, n_beta))
-    return radial
+            radial += found
+    return np.reshape(radial, (n_species, n_species, n_radial, n_beta))
+
+
+def _is_whole(text: str) -> bool:
+    """Whether these are the digits of a number that a table can hold."""
+    return text.isdecimal() and len(text) <= 10 and int(text) <= LARGEST
+
+
+def _shown(text: str) -> str:
+    """The end of a text, where it was cut off, if it is long."""
+    return text if len(text) <= 30 else "..." + text[-27:]
 
 
 def _finite_list(text: str, name: str) -> list[float]:

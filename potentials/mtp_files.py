@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from hullscreen.potentials.basis import Basis
-from hullscreen.potentials.errors import FileFormatError, HullscreenError, InputError
+from hullscreen.potentials.errors import FileFormatError, InputError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_fields import Fields, radial_coefficients
 from hullscreen.potentials.published_order import generated_places, level_of, published_places
@@ -89,7 +89,7 @@ def parse_mtp(
             linear[places],
             fields.scaling(),
         )
-    except (ValueError, HullscreenError) as error:
+    except InputError as error:
         raise FileFormatError(f"{source}: {error}") from error
 
 
@@ -197,6 +197,11 @@ def _basis(fields: Fields) -> tuple[Basis, IndexArray]:
 def _check(basis: Basis) -> None:
     """Raise FileFormatError if a kernel would read a moment that is not there or not complete."""
     n_basic, n = len(basis.basic), basis.n_moments
+    if n > n_basic + len(basis.products):
+        raise FileFormatError(
+            f"alpha_moments_count says {n}, but {n_basic} basic moments and {len(basis.products)} "
+            f"products make no more than {n_basic + len(basis.products)}"
+        )
     left, right, _, target = basis.products.T
     named = np.concatenate([left, right, target, basis.scalars])
     strangers = named[(named < 0) | (named >= n)]

@@ -31,6 +31,8 @@ from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
 MAX_REDUCTIONS = 64
 # Translations are sorted by length into so many shells.
 N_SHELLS = 32
+# In Å: closer lattice points are one, since pairs within a cutoff would be beyond counting.
+LEAST_TRANSLATION = 0.1
 # In Å, farther than any cutoff; its square is a number.
 OUT_OF_REACH = 1e9
 
@@ -104,6 +106,15 @@ def reduce_cell(cell: FloatArray) -> FloatArray:
 
 
 @kernel
+def shortest_vector(cell: FloatArray) -> float:
+    """Length of the shortest of three vectors."""
+    shortest = np.inf
+    for a in range(3):
+        shortest = min(shortest, cell[a, 0] ** 2 + cell[a, 1] ** 2 + cell[a, 2] ** 2)
+    return float(np.sqrt(shortest))
+
+
+@kernel
 def inverse_cell(cell: FloatArray) -> FloatArray:
     """Inverse of a 3 × 3 matrix, without the cost of a library call."""
     inverse = np.empty((3, 3))
@@ -147,7 +158,8 @@ def _translations(
                 z = n0 * cell[0, 2] + n1 * cell[1, 2] + n2 * cell[2, 2]
                 square = x * x + y * y + z * z
                 if square < reach * reach:
-                    shell = int(np.sqrt(square) / reach * N_SHELLS)
+                    # A length just below the reach may come out as the reach itself.
+                    shell = min(int(np.sqrt(square) / reach * N_SHELLS), N_SHELLS - 1)
                     found[0, count], found[1, count], found[2, count] = x, y, z
                     found[3, count] = shell
                     counts[shell] += 2
@@ -170,7 +182,7 @@ def _translations(
 
 
 @kernel
-def _half_diameter(cell: FloatArray) -> float:
+def half_diameter(cell: FloatArray) -> float:
     """Half the longest diagonal of a cell: no wrapped distance between atoms is longer."""
     longest = 0.0
     for sign in range(4):
@@ -244,12 +256,18 @@ def _find_pairs(
     """Every pair within the cutoff once, an atom's with its own images twice.
 
     Pairs of two atoms form a run, in the lexicographic order that ``order`` gives the atoms.
-    Returns the shortest distance, and the room that pairs need: if there is less, they end early.
+    Returns the shortest distance, and the room that pairs need: if there is less, they end early. A
+    lattice whose points almost coincide has the distance zero, and no pairs.
     """
     n = len(order)
     reduced = reduce_cell(cell)
+    if shortest_vector(reduced) < LEAST_TRANSLATION:
+        pairs.ends[: n * (n + 1) // 2] = 0
+        for run in range(n * (n + 1) // 2):
+            pairs.first[run], pairs.second[run] = 0, 0
+        return 0.0, 0
     inverse = inverse_cell(reduced)
-    reach = cutoff if n == 1 else cutoff + _half_diameter(reduced)
+    reach = cutoff if n == 1 else cutoff + half_diameter(reduced)
     translations, n_within = _translations(reduced, inverse, reach)
     tx, ty, tz = translations[0], translations[1], translations[2]
     fractional = np.zeros((n, 3))

@@ -8,9 +8,8 @@ from enum import IntEnum
 import numpy as np
 
 from hullscreen.potentials import relaxation_kernels as kernels
-from hullscreen.potentials.active_set import ActiveSet
-from hullscreen.potentials.errors import InputError
-from hullscreen.potentials.fit import EV_PER_CUBIC_ANGSTROM_IN_GPA
+from hullscreen.potentials.active_set import ActiveSet, checked_active_set
+from hullscreen.potentials.labels import EV_PER_CUBIC_ANGSTROM_IN_GPA
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IntArray, Structures
 
@@ -93,6 +92,9 @@ class Relaxed:
     max_forces: FloatArray
     max_stresses: FloatArray
 
+    def __repr__(self) -> str:
+        return f"Relaxed({len(self.structures)} structures, {self.outcome_counts()})"
+
     def outcome_counts(self) -> dict[str, int]:
         """How many structures ended in which way."""
         return {
@@ -113,7 +115,8 @@ def relax(
     Parameters
     ----------
     active_set
-        Gives the grades of structures; without one all grades are zero.
+        Gives the grades of structures, its rows being energies per atom; without one all grades
+        are zero. Of an ``.almtp`` file it is ``selection.active_set``.
 
     Raises
     ------
@@ -135,12 +138,9 @@ def relax(
     True
     """
     structures = potential.check(structures)
-    n_parameters = potential.parameters.size
-    if active_set is not None and len(active_set.inverse) != n_parameters:
-        raise InputError(
-            f"the active set belongs to a potential of {len(active_set.inverse)} parameters, "
-            f"this one has {n_parameters}"
-        )
+    inverse = np.zeros((0, 0))
+    if active_set is not None:
+        inverse = checked_active_set(active_set, potential).inverse
     limits = limits or RelaxationLimits()
     n = len(structures)
     result = Relaxed(
@@ -154,7 +154,6 @@ def relax(
         np.full(n, np.nan),
         np.full(n, np.nan),
     )
-    inverse = active_set.inverse if active_set else np.zeros((0, 0))
     kernels.relax_batch(
         potential.tables,
         np.ascontiguousarray(inverse),

@@ -244,7 +244,8 @@ def relax_batch(
                 highest = grades[s]
                 snapshot_cells[s] = state.cells[0]
                 snapshot_positions[begin:end] = state.positions
-            if grades[s] >= limits.break_grade:
+            # A grade that is not a number is no small one.
+            if not grades[s] < limits.break_grade:
                 outcome = EXTRAPOLATING
             elif max_forces[s] < limits.force and max_stresses[s] < limits.stress:
                 outcome = CONVERGED

@@ -43,6 +43,9 @@ class Structures:
     def __len__(self) -> int:
         return len(self.cells)
 
+    def __repr__(self) -> str:
+        return f"Structures({len(self)} structures, {len(self.species)} atoms)"
+
     @property
     def n_atoms(self) -> IndexArray:
         """Atoms of each structure, shape (n_structures,)."""

@@ -35,6 +35,7 @@ ONLY_IN = {
     "click": {"launch"},
     "rich": {"launch"},
     "pydantic": {"launch", "workflows"},
+    "llvmlite": {"potentials"},
     "numba": {"potentials", "workflows"},
 }
 # Packages that take long to import, or that only a running command needs.

@@ -16,9 +16,10 @@ from __future__ import annotations
 from hullscreen.database.documents import RoundDocument
 from hullscreen.potentials.active_set import select_candidates
 from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.gradient_rows import energy_rows
 from hullscreen.workflows.campaign import Campaign, total_structures
 from hullscreen.workflows.hull import convex_hull
-from hullscreen.workflows.learning import gradient_rows, seed_indices, strained_seed
+from hullscreen.workflows.learning import seed_indices, strained_seed
 from hullscreen.workflows.refinement import refine
 from hullscreen.workflows.rounds import (
     Choice,
@@ -133,7 +134,7 @@ def _learn(campaign: Campaign, round_: RoundDocument) -> None:
     n_rounds = sum(r.stage == round_.stage and r.purpose == "learn" for r in store.rounds())
     choices: list[Choice] = []
     if n_rounds < MAX_LEARNING_ROUNDS:
-        picked = select_candidates(active, gradient_rows(potential, candidates.structures))
+        picked = select_candidates(active, energy_rows(potential, candidates.structures))
         choices = [
             Choice(int(candidates.indices[i]), candidates.structures, int(i),
                    float(candidates.highest_grades[i]), None)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from hullscreen.potentials.active_set import ActiveSet, select_active_set
-from hullscreen.potentials.fit import FitResult, TrainingSet, best_start, fit
+from hullscreen.potentials.fit import FitResult, best_start, fit
+from hullscreen.potentials.gradient_rows import energy_rows
+from hullscreen.potentials.labels import TrainingSet
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential, untrained
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
 from hullscreen.workflows.hull import convex_hull
@@ -68,17 +70,9 @@ def strained_seed(structures: Structures, seed: int) -> tuple[Structures, IndexA
     return join(parts), np.array(sources, dtype=np.int64)
 
 
-def gradient_rows(potential: MomentTensorPotential, structures: Structures) -> FloatArray:
-    """Rows of the active set: parameter gradients of energies per atom, (n, n_parameters)."""
-    if not len(structures):
-        return np.zeros((0, potential.parameters.size))
-    gradients = potential.evaluate(structures, "structures").gradients
-    return gradients / structures.n_atoms[:, None]
-
-
 def fingerprints(potential: MomentTensorPotential, structures: Structures) -> FloatArray:
     """Mean of each basis function over the atoms, shape (n_structures, n_scalars)."""
-    return gradient_rows(potential, structures)[:, -potential.linear.size :]
+    return energy_rows(potential, structures)[:, -potential.linear.size :]
 
 
 def emphasis(training: TrainingSet, n_elements: int, stage: int) -> FloatArray:
@@ -126,7 +120,7 @@ def train(
         ]
         start = best_start(starts, training, emphasis=weights)
     result = fit(start, training, emphasis=weights, max_iterations=iterations)
-    active = select_active_set(gradient_rows(result.potential, training.structures))
+    active = select_active_set(energy_rows(result.potential, training.structures))
     return result, active
 
 

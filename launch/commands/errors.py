@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import reduce
-from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hullscreen.launch.options import ManyValues, json_option
+from hullscreen.launch.formulas import reduced_formula
+from hullscreen.launch.options import FileToRead, json_option, species_option
 
 if TYPE_CHECKING:
     from hullscreen.potentials.data_files import Frames
@@ -21,18 +20,16 @@ if TYPE_CHECKING:
 # Names under which files say what kind of structure a frame is.
 GROUP_LABELS = ("group", "config_group", "config_type", "tag")
 QUANTITIES = (("energy", "mev_per_atom"), ("force", "mev_per_angstrom"), ("stress", "gpa"))
+# Groups that a table shows, and how wide it is.
+MOST_GROUPS = 12
+TABLE_WIDTH = 80
 UNITS = {"mev_per_atom": "meV/atom", "mev_per_angstrom": "meV/Å", "gpa": "GPa"}
 
 
 @click.command(epilog="Example: hullscreen errors CuAu.mtp test.cfg --by-group")
-@click.argument("potential", metavar="POT", type=click.Path(path_type=Path))
-@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
-@click.option(
-    "--species",
-    cls=ManyValues,
-    metavar="SYMBOL...",
-    help="Elements of the potential's species in order; by default those that its file names.",
-)
+@click.argument("potential", metavar="POT", type=FileToRead())
+@click.argument("data", metavar="DATA", type=FileToRead())
+@species_option
 @click.option(
     "--by-group",
     is_flag=True,
@@ -76,7 +73,7 @@ def group_names(frames: Frames) -> list[str]:
                 for label in GROUP_LABELS
                 if one.features.get(label) and " ".join(one.features[label])
             ),
-            _formula(one.types.tolist(), frames.elements),
+            reduced_formula(one.types.tolist(), frames.elements),
         )
         for one in frames.configurations
     ]
@@ -106,7 +103,9 @@ def describe(found: Mapping[str, object]) -> str:
 
 
 def describe_groups(parts: Mapping[str, Mapping[str, Mapping[str, float | int | None]]]) -> str:
-    """A table with a row for each group, its root mean squares in columns.
+    """A table with a row for each group, its root mean squares in columns; 80 columns wide at most.
+
+    Of many groups those with the largest errors of energies are shown.
 
     Parameters
     ----------
@@ -114,40 +113,72 @@ def describe_groups(parts: Mapping[str, Mapping[str, Mapping[str, float | int | 
         Grouped errors by what they are of, such as "fitted" and "held out"; side by side.
     """
     names = sorted({name for groups in parts.values() for name in groups})
-    width = max([len(name) for name in names] + [len("RMSE by group")])
-    titles = "".join(f"{title:>46}" for title in parts)
-    head = f"{'structures':>12}" + "".join(f"{UNITS[unit]:>{w}}" for (_, unit), w in _COLUMNS)
-    lines = [f"{'RMSE by group':{width}}{head * len(parts)}"]
+    shown = names
+    if len(names) > MOST_GROUPS:
+        shown = sorted(names, key=lambda name: -_energy_error(name, parts))[:MOST_GROUPS]
+    side = sum(width for _, width in _COLUMNS)
+    room = TABLE_WIDTH - side * len(parts) - 1
+    shown_as = {name: _shortened(name, room) for name in shown}
+    width = max(len(text) for text in ("RMSE by group", *shown_as.values()))
+    titles = "".join(f"{title:>{side}}" for title in parts)
+    head = "".join(f"{title:>{width}}" for title, width in _COLUMNS)
+    lines = [f"{'RMSE by group':{width}} {head * len(parts)}"]
     if titles.strip():
-        lines.insert(0, f"{'':{width}}{titles}")
-    for name in names:
-        line = f"{name:{width}}"
-        for groups in parts.values():
-            one = groups.get(name)
-            if one is None:
-                line += f"{0:>12}" + "".join(f"{'':>{w}}" for _, w in _COLUMNS)
-                continue
-            line += f"{one['structures']:>12}" + "".join(
-                f"{_number(one[f'{quantity}_rmse_{unit}']):>{w}}"
-                for (quantity, unit), w in _COLUMNS
-            )
-        lines.append(line.rstrip())
+        lines.insert(0, f"{'':{width}} {titles}")
+    for name in shown:
+        cells = "".join(_cells(groups.get(name)) for groups in parts.values())
+        lines.append(f"{shown_as[name]:{width}} {cells}")
+    if len(shown) < len(names):
+        lines.append(
+            f"and {len(names) - len(shown)} more groups, whose errors of energies are smaller: "
+            f"--json has all"
+        )
     return "\n".join(lines)
 
 
-_COLUMNS = tuple(zip(QUANTITIES, (12, 11, 11), strict=True))
+def _energy_error(
+    name: str, parts: Mapping[str, Mapping[str, Mapping[str, float | int | None]]]
+) -> float:
+    """The largest error of a group's energies among the parts that have it."""
+    return max(
+        float(groups[name]["energy_rmse_mev_per_atom"] or 0.0)
+        for groups in parts.values()
+        if name in groups
+    )
+
+
+def _cells(one: Mapping[str, float | int | None] | None) -> str:
+    """Numbers of a group in one part; dashes for what it has none of."""
+    values = ["–"] * len(_COLUMNS)
+    if one is not None:
+        found = [one[f"{quantity}_rmse_{unit}"] for quantity, unit in QUANTITIES]
+        values = [str(one["structures"]), *map(_short_number, found)]
+    return "".join(f"{value:>{width}}" for value, (_, width) in zip(values, _COLUMNS, strict=True))
+
+
+def _short_number(value: float | None) -> str:
+    """Three digits in at most six characters."""
+    if value is None:
+        return "–"
+    if value >= 999.5:
+        return f"{value:.0f}" if value < 999999.5 else f"{value:.0e}"
+    return f"{value:.3g}" if value >= 0.01 else f"{value:.4f}"
+
+
+def _shortened(name: str, room: int) -> str:
+    """The name, its middle left out if it is too long."""
+    if len(name) <= room:
+        return name
+    end = (room - 1) // 2
+    return f"{name[: room - 1 - end]}…{name[-end:]}"
+
+
+# Beside the count no number has more than six characters, so that a blank is left.
+_COLUMNS = (
+    ("count", 6),
+    *((UNITS[unit], width) for (_, unit), width in zip(QUANTITIES, (9, 7, 7), strict=True)),
+)
 
 
 def _number(value: object) -> str:
     return "no labels" if value is None else f"{value:.4g}"
-
-
-def _formula(types: Sequence[int], elements: Sequence[str]) -> str:
-    """Reduced formula in the order of ``elements``, such as CuAu3."""
-    counts = [types.count(kind) for kind in range(len(elements))]
-    divisor = reduce(gcd, counts)
-    return "".join(
-        f"{name}{count // divisor if count > divisor else ''}"
-        for name, count in zip(elements, counts, strict=True)
-        if count
-    )

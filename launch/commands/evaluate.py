@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hullscreen.launch.options import ManyValues, json_option, output_option
+from hullscreen.launch.formulas import reduced_formula
+from hullscreen.launch.options import FileToRead, json_option, output_option, species_option
 
 if TYPE_CHECKING:
     from hullscreen.potentials.almtp_files import Selection
@@ -22,14 +23,9 @@ CHUNK = 500
 
 
 @click.command(epilog="Example: hullscreen evaluate CuAu.mtp structures.xyz --json")
-@click.argument("potential", metavar="POT", type=click.Path(path_type=Path))
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.option(
-    "--species",
-    cls=ManyValues,
-    metavar="SYMBOL...",
-    help="Elements of the potential's species in order; by default those that its file names.",
-)
+@click.argument("potential", metavar="POT", type=FileToRead())
+@click.argument("source", metavar="IN", type=FileToRead())
+@species_option
 @output_option
 @json_option
 def command(
@@ -45,14 +41,29 @@ def command(
     POT is a .mtp file, or an .almtp file: with its active set comes an extrapolation grade for
     each structure. IN is a .cfg file, whose species are numbers, or extended XYZ (also .gz), whose
     species are symbols. Energies are in eV, forces in eV/Å, stresses in eV/Å³ in ASE's sign
-    (tension is positive). --output writes the structures with these results, as .cfg or
-    extended XYZ.
+    (tension is positive). The table has the longest force and the pressure in GPa: minus a third
+    of the stress's trace, positive where the cell would expand. --output writes the structures
+    with these results, as .cfg or extended XYZ.
     """
+    from hullscreen.launch.output_files import check_structures_file
     from hullscreen.potentials.data_files import read_frames_for, read_potential, write_frames
 
+    if output is not None:
+        check_structures_file(output)
     model, selection = read_potential(potential, species or None)
+    if output is not None:
+        check_structures_file(output, model.elements)
     frames = read_frames_for(model, source)
     results = list(_evaluate(model, selection, frames))
+    text = ""
+    if as_json:
+        plain = [
+            {name: getattr(value, "tolist", lambda v=value: v)() for name, value in result.items()}
+            for result in results
+        ]
+        text = json.dumps(plain)
+    elif output is None:
+        text = _table(results, frames)
     if output is not None:
         labelled = [
             replace(
@@ -67,14 +78,8 @@ def command(
             )
         ]
         write_frames(output, labelled, model.elements)
-    if as_json:
-        plain = [
-            {name: getattr(value, "tolist", lambda v=value: v)() for name, value in result.items()}
-            for result in results
-        ]
-        click.echo(json.dumps(plain))
-    elif output is None:
-        _show(results, frames)
+    if text:
+        click.echo(text)
 
 
 def _evaluate(
@@ -105,16 +110,25 @@ def _evaluate(
                 board.show("structures evaluated", begin + len(part), len(structures))
 
 
-def _show(results: list[dict[str, Any]], frames: Frames) -> None:
+def _table(results: list[dict[str, Any]], frames: Frames) -> str:
     """A line for each structure."""
     import numpy as np
 
-    click.echo("structure  atoms    eV/atom  max force eV/Å  pressure eV/Å³  grade")
+    from hullscreen.potentials.labels import EV_PER_CUBIC_ANGSTROM_IN_GPA
+
+    formulas = [
+        reduced_formula(one.types.tolist(), frames.elements) for one in frames.configurations
+    ]
+    width = max(len(text) for text in ("formula", *formulas))
+    lines = [
+        f"   no.  {'formula':{width}}  atoms  energy, eV/atom  force, eV/Å  pressure, GPa  grade"
+    ]
     for i, (result, n_atoms) in enumerate(zip(results, frames.structures.n_atoms, strict=True)):
         largest = np.linalg.norm(result["forces"], axis=1).max()
-        pressure = -np.trace(result["stress"]) / 3.0
-        grade = f"{result['grade']:.3g}" if "grade" in result else "-"
-        click.echo(
-            f"{i:9d}  {n_atoms:5d}  {result['energy'] / n_atoms:9.5f}  {largest:14.5f}  "
-            f"{pressure:14.6f}  {grade:>5}"
+        pressure = -np.trace(result["stress"]) / 3.0 * EV_PER_CUBIC_ANGSTROM_IN_GPA
+        grade = f"{result['grade']:.3g}" if "grade" in result else "–"
+        lines.append(
+            f"{i:6d}  {formulas[i]:{width}}  {n_atoms:5d}  {result['energy'] / n_atoms:15.5f}  "
+            f"{largest:11.5f}  {pressure:13.4f}  {grade:>5}"
         )
+    return "\n".join(lines)

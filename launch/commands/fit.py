@@ -15,7 +15,7 @@ from hullscreen.launch.commands.errors import (
     group_names,
     grouped_errors,
 )
-from hullscreen.launch.options import ManyValues, json_option
+from hullscreen.launch.options import FileToRead, ManyValues, json_option, known_symbols
 
 if TYPE_CHECKING:
     from hullscreen.potentials.data_files import Frames
@@ -31,7 +31,7 @@ STARTS, STARTS_OF_LARGE, LARGE_LEVEL = 6, 2, 14
 
 
 @click.command(epilog="Example: hullscreen fit train.xyz --level 16 --cutoff 5.0 --output CuAu.mtp")
-@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@click.argument("data", metavar="DATA", type=FileToRead())
 @click.option(
     "--level",
     type=click.IntRange(min=2),
@@ -56,12 +56,13 @@ STARTS, STARTS_OF_LARGE, LARGE_LEVEL = 6, 2, 14
     "--species",
     cls=ManyValues,
     metavar="SYMBOL...",
+    callback=known_symbols,
     help="Elements in the order of species; by default those of the data in alphabetical order, "
     "or of a .cfg file X0, X1, ...",
 )
 @click.option(
     "--start",
-    type=click.Path(path_type=Path),
+    type=FileToRead(),
     help="Potential to go on from; its level, distances and elements are kept.",
 )
 @click.option(
@@ -156,8 +157,11 @@ def command(
     """
     import numpy as np
 
+    from hullscreen.launch.output_files import check_ending
     from hullscreen.launch.progress import progress_board
     from hullscreen.potentials.data_files import (
+        ALMTP,
+        MTP,
         check_writable,
         read_frames,
         read_frames_for,
@@ -166,6 +170,7 @@ def command(
     from hullscreen.potentials.errors import InputError
     from hullscreen.potentials.fit import Weights, best_start, compile_fit, errors, fit
 
+    check_ending(output, (MTP, ALMTP))
     check_writable(output)
     if start is not None:
         if any(x is not None for x in (level, cutoff, min_distance, radial_basis_size, starts)):
@@ -190,28 +195,39 @@ def command(
     training, held_out = _split(labelled, validation_fraction, seed)
     chosen = np.setdiff1d(np.arange(len(labelled)), held_out)
     weights = Weights(energy_weight, force_weight, stress_weight)
+    n_starts = 0 if start is not None else len(beginnings)
     compile_fit()
     started = time.process_time()
     with progress_board() as board:
+        promising = best_start(
+            beginnings,
+            training,
+            weights=weights,
+            ridge=ridge,
+            progress=lambda done, total: board.show("random starts tried", done, total),
+        )
+        board.show("steps of the fit", 0, max_iterations)
         result = fit(
-            best_start(beginnings, training, weights=weights, ridge=ridge),
+            promising,
             training,
             weights=weights,
             max_iterations=max_iterations,
             ridge=ridge,
             progress=lambda step, _loss: board.show("steps of the fit", step, max_iterations),
         )
-        if result.converged and len(result.losses) <= max_iterations:
-            board.note(f"the fit came to rest after {len(result.losses) - 1} steps")
+        n_steps = len(result.losses) - 1
+        if n_steps < max_iterations:
+            board.note(f"the fit came to rest after {_counted(n_steps, 'step')}")
+            board.show("steps of the fit", n_steps, n_steps)
     cpu_seconds = time.process_time() - started
-    _write(output, result.potential, frames, chosen)
     numbers = errors(result.potential, training).known()
     report: dict[str, object] = {
         **numbers,
         "cpu_seconds": cpu_seconds,
         "condition": float(result.condition) if np.isfinite(result.condition) else None,
         "loss": result.losses[-1],
-        "iterations": len(result.losses) - 1,
+        "starts": n_starts,
+        "iterations": n_steps,
         "converged": result.converged,
         "structures": len(training),
         "parameters": int(result.potential.parameters.size),
@@ -231,18 +247,21 @@ def command(
             "structures": int(held_out.size),
             "by_group": parts["held out"],
         }
+    # The last of all work: whoever interrupts it finds nothing written.
+    _write(output, result.potential, frames, chosen)
     if as_json:
         click.echo(json.dumps(report))
         return
-    steps = len(result.losses) - 1
-    click.echo(
-        f"{len(training)} structures, {steps} step{'' if steps == 1 else 's'}, "
-        f"{cpu_seconds:.1f} CPU s"
-    )
-    click.echo(describe(numbers))
+    tried = f"the best of {n_starts} random starts" if n_starts > 1 else "one start"
+    click.echo(f"{tried}, {_counted(n_steps, 'step')}, {cpu_seconds:.1f} CPU s")
+    click.echo(f"fitted: {_counted(len(training), 'structure')}\n{describe(numbers)}")
     if held_out.size:
-        click.echo(f"on {held_out.size} structures that were not fitted:\n{describe(test)}")
+        click.echo(f"held out: {_counted(held_out.size, 'structure')}\n{describe(test)}")
         click.echo(describe_groups(parts))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _untrained(
@@ -307,12 +326,12 @@ def _write(
     from hullscreen.potentials.active_set import select_active_set
     from hullscreen.potentials.almtp_files import almtp_bytes, selection_by_configuration
     from hullscreen.potentials.data_files import ALMTP, complete_or_absent
+    from hullscreen.potentials.gradient_rows import energy_rows
     from hullscreen.potentials.mtp_files import mtp_text
 
     if output.suffix == ALMTP:
         structures = frames.structures.take(chosen)
-        rows = potential.evaluate(structures, "structures").gradients
-        active = select_active_set(rows / structures.n_atoms[:, None])
+        active = select_active_set(energy_rows(potential, structures))
         kept = [frames.configurations[i] for i in chosen]
         content = almtp_bytes(potential, selection_by_configuration(active, kept))
     else:

@@ -74,9 +74,12 @@ def command(
     as_json: bool,
 ) -> None:
     """Count the prototypes of some elements, or write them as extxyz."""
+    from hullscreen.launch.output_files import check_ending
     from hullscreen.potentials.errors import InputError
     from hullscreen.workflows.prototypes import PrototypePool
 
+    if output is not None and not count_only:
+        check_ending(output, (".xyz", ".extxyz"))
     if not count_only and output is None:
         raise InputError("nothing to do: give --count, or --output FILE to write the structures")
     pool = PrototypePool(elements, lattices, max_atoms, aflow, aflow_max_atoms)

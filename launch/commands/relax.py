@@ -11,20 +11,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hullscreen.launch.options import ManyValues, json_option
+from hullscreen.launch.options import FileToRead, json_option, species_option
 
 if TYPE_CHECKING:
     from hullscreen.potentials.cfg_files import Configuration
     from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
     from hullscreen.potentials.relaxation import Relaxed
+    from hullscreen.potentials.structures import FloatArray, Structures
 
 # Structures relaxed between two looks at the clock.
 CHUNK = 50
+# The way out for structures that did not converge.
+HINTS = {
+    "step_limit": "raise --max-evaluations",
+    "extrapolating": "the potential must learn these: `select`, DFT, `fit`",
+    "too_close": "look at the cells, or lower --shortest-distance",
+    "volume_limit": "look at the cells; else the potential must learn these",
+    "energy_limit": "a hole in the potential: it must learn these",
+    "stalled": "raise --force-tolerance or --stress-tolerance",
+}
 
 
 @click.command(epilog="Example: hullscreen relax CuAu.mtp prototypes.xyz --output relaxed.xyz")
-@click.argument("potential", metavar="POT", type=click.Path(path_type=Path))
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("potential", metavar="POT", type=FileToRead())
+@click.argument("source", metavar="IN", type=FileToRead())
 @click.option(
     "--output",
     "-o",
@@ -65,12 +75,7 @@ CHUNK = 50
     show_default=True,
     help="Distance of atoms in Å that counts as a collapse.",
 )
-@click.option(
-    "--species",
-    cls=ManyValues,
-    metavar="SYMBOL...",
-    help="Elements of the potential's species in order; by default those that its file names.",
-)
+@species_option
 @json_option
 def command(
     *,
@@ -89,21 +94,21 @@ def command(
 
     Structures end on their own: converged, step_limit, extrapolating (grade above --break-grade),
     too_close, volume_limit, energy_limit, or stalled. All are written in their order, each
-    with its outcome, at the last geometry that was accepted. POT is .mtp or .almtp, IN is .cfg or
+    with its outcome, at the last geometry that was accepted; mean changes of energy and volume are
+    those of the structures that converged. POT is .mtp or .almtp, IN is .cfg or
     extended XYZ.
     """
+    import numpy as np
+
+    from hullscreen.launch.output_files import check_structures_file
     from hullscreen.launch.progress import progress_board
-    from hullscreen.potentials.data_files import (
-        check_writable,
-        read_frames_for,
-        read_potential,
-        write_frames,
-    )
+    from hullscreen.potentials.data_files import read_frames_for, read_potential, write_frames
     from hullscreen.potentials.errors import InputError
     from hullscreen.potentials.relaxation import RelaxationLimits, relax
 
-    check_writable(output)
+    check_structures_file(output)
     model, selection = read_potential(potential, species or None)
+    check_structures_file(output, model.elements)
     if break_grade is not None and selection is None:
         raise InputError(f"--break-grade needs an active set, which {potential} does not hold")
     if break_grade is not None and selection is not None and selection.by_neighbourhood:
@@ -125,6 +130,7 @@ def command(
     outcomes: Counter[str] = Counter()
     evaluations = 0
     relaxed: list[Configuration] = []
+    changes: list[FloatArray] = []
     started = time.process_time()
     with progress_board() as board:
         for begin in range(0, len(structures), CHUNK):
@@ -133,21 +139,49 @@ def command(
             outcomes.update(result.outcome_counts())
             evaluations += int(result.evaluations.sum())
             relaxed += _labelled(model, result, with_grade=active is not None)
+            changes.append(_changes(model, part, result))
             if len(structures) > CHUNK:
                 board.show("structures relaxed", len(relaxed), len(structures))
+    cpu_seconds = time.process_time() - started
+    of_all = np.concatenate(changes)
+    mean = of_all.mean(axis=0).tolist() if len(of_all) else [None, None]
     report = {
         "structures": len(structures),
         "outcomes": dict(outcomes),
         "evaluations": evaluations,
-        "cpu_seconds": time.process_time() - started,
+        "cpu_seconds": cpu_seconds,
+        "mean_energy_change_mev_per_atom": mean[0],
+        "mean_volume_change_percent": mean[1],
     }
     write_frames(output, relaxed, model.elements)
     if as_json:
         click.echo(json.dumps(report))
         return
     for name, count in sorted(outcomes.items()):
-        click.echo(f"{name:14}{count:>10,}")
-    click.echo(f"{evaluations:,} evaluations, {report['cpu_seconds']:.2f} CPU s")
+        click.echo(f"{name:14}{count:>10,}{f'  {HINTS[name]}' if name in HINTS else ''}")
+    if len(of_all):
+        click.echo(
+            f"mean change of those converged: {mean[0]:+.2f} meV/atom, volume {mean[1]:+.2f} %"
+        )
+    click.echo(f"{evaluations:,} evaluations, {cpu_seconds:.2f} CPU s")
+
+
+def _changes(potential: MomentTensorPotential, before: Structures, result: Relaxed) -> FloatArray:
+    """Changes of energies in meV/atom and of volumes in per cent, of the structures that converged.
+
+    Returns
+    -------
+    Shape (n_converged, 2).
+    """
+    import numpy as np
+
+    from hullscreen.potentials.relaxation import Outcome
+
+    converged = np.flatnonzero(result.outcomes == Outcome.CONVERGED)
+    begun = before.take(converged)
+    energies = result.energies[converged] - potential.evaluate(begun).energies
+    ratios = result.structures.volumes[converged] / begun.volumes
+    return np.stack([1e3 * energies / begun.n_atoms, 100.0 * (ratios - 1.0)], axis=1)
 
 
 def _labelled(

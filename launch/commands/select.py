@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hullscreen.launch.options import ManyValues, json_option
+from hullscreen.launch.formulas import reduced_formula
+from hullscreen.launch.options import FileToRead, json_option, species_option
 
 if TYPE_CHECKING:
     from hullscreen.potentials.active_set import ActiveSet
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 @click.command(
     epilog="Example: hullscreen select CuAu.mtp pool.xyz --training train.xyz --output chosen.xyz"
 )
-@click.argument("potential", metavar="POT", type=click.Path(path_type=Path))
-@click.argument("candidates", metavar="CANDIDATES", type=click.Path(path_type=Path))
+@click.argument("potential", metavar="POT", type=FileToRead())
+@click.argument("candidates", metavar="CANDIDATES", type=FileToRead())
 @click.option(
     "--training",
-    type=click.Path(path_type=Path),
+    type=FileToRead(),
     help="Structures that the potential has learnt; by default the active set of an .almtp file.",
 )
 @click.option(
@@ -39,12 +40,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Factor by which a structure must enlarge the volume of the active set.",
 )
-@click.option(
-    "--species",
-    cls=ManyValues,
-    metavar="SYMBOL...",
-    help="Elements of the potential's species in order; by default those that its file names.",
-)
+@species_option
 @json_option
 def command(
     *,
@@ -64,11 +60,14 @@ def command(
     """
     import numpy as np
 
+    from hullscreen.launch.output_files import check_structures_file
     from hullscreen.potentials.active_set import select_active_set, select_candidates
     from hullscreen.potentials.data_files import read_frames_for, read_potential, write_frames
     from hullscreen.potentials.gradient_rows import GradientRows
 
+    check_structures_file(output)
     model, selection = read_potential(potential, species or None)
+    check_structures_file(output, model.elements)
     frames = read_frames_for(model, candidates)
     active: ActiveSet
     if training is not None:
@@ -79,13 +78,15 @@ def command(
     rows = GradientRows(model, frames.structures)
     chosen = select_candidates(active, rows, threshold=threshold)
     grades = np.concatenate([active.grades(block) for block in rows])
-    write_frames(output, [frames.configurations[i] for i in chosen], model.elements)
+    if chosen.size:
+        write_frames(output, [frames.configurations[i] for i in chosen], model.elements)
     report = {
         "candidates": len(frames.structures),
         "selected": len(chosen),
         "indices": chosen.tolist(),
         "grades": grades[chosen].tolist(),
         "highest_grade": float(np.max(grades)),
+        "output": str(output) if chosen.size else None,
     }
     if as_json:
         click.echo(json.dumps(report))
@@ -94,8 +95,17 @@ def command(
         f"{len(chosen)} of {len(frames.structures)} candidates chosen; highest grade "
         f"{report['highest_grade']:.3g}"
     )
+    if not chosen.size:
+        click.echo(f"there is nothing new to learn from them: {output} was not written")
+        return
+    formulas = [
+        reduced_formula(one.types.tolist(), frames.elements) for one in frames.configurations
+    ]
+    width = max(len("formula"), *(len(formulas[i]) for i in chosen))
+    click.echo(f"   no.  {'formula':{width}}  atoms  grade")
     for i in chosen:
-        click.echo(f"{i:9d}  grade {grades[i]:.3g}")
+        n_atoms = frames.structures.n_atoms[i]
+        click.echo(f"{i:6d}  {formulas[i]:{width}}  {n_atoms:5d}  {grades[i]:.3g}")
 
 
 def _stored(potential: Path, selection: Selection | None) -> ActiveSet:

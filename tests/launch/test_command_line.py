@@ -109,7 +109,29 @@ def test_errors_have_documented_exit_codes(error, exit_code, command_that, capsy
 def test_interrupted(interruption, command_that, capsys):
     command_that(raising(interruption))
     assert main(["burst"]) == 130
-    assert "the same command again continues" in capsys.readouterr().err
+    assert capsys.readouterr().err.strip() == "hullscreen: interrupted"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("fit", "interrupted; nothing was written"),
+        ("run", "interrupted; what is done is kept, and running the same command again continues"),
+        ("brute-force", "the same command again continues"),
+        ("hull", "interrupted\n"),
+    ],
+)
+def test_an_interrupted_command_says_what_it_leaves(name, sentence, monkeypatch, capsys):
+    def interrupted(*_words, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line.commands, "main", interrupted)
+    assert main([name]) == 130
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_sentences_on_interruption_are_for_commands_that_exist():
+    assert set(command_line.INTERRUPTED_BY_NAME) <= set(COMMANDS)
 
 
 def test_pymongo_errors_that_fireworks_lets_through(command_that, capsys):
@@ -132,10 +154,16 @@ def test_a_command_may_choose_its_exit_code(command_that):
 
 
 @pytest.mark.parametrize(("number", "sentence"), command_line.FILE_PROBLEMS.items())
-def test_file_problems_name_the_path_and_a_way_out(number, sentence):
-    described = describe_os_error(OSError(number, "text", "/some/path"))
-    assert described == sentence.format(path="/some/path")
+def test_file_problems_name_the_path_and_a_way_out(number, sentence, tmp_path):
+    path = str(tmp_path / "file")
+    described = describe_os_error(OSError(number, "text", path))
+    assert described == sentence.format(path=path)
     assert ": " in sentence
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    described = describe_os_error(OSError(errno.ENOENT, "text", str(tmp_path / "no" / "file")))
+    assert described.startswith(f"the folder {tmp_path / 'no'} does not exist: ")
 
 
 def test_other_file_problems_keep_the_words_of_the_system():

@@ -150,8 +150,8 @@ def test_fit_holds_structures_out(run, tmp_path):
     assert report["validation"]["structures"] == 6
     assert set(report["validation"]) == ERRORS | {"structures", "by_group"}
     text = run("fit", "train.xyz", *words, "--output", out)
-    assert "24 structures, " in text
-    assert "on 6 structures that were not fitted" in text
+    assert "fitted: 24 structures" in text
+    assert "held out: 6 structures" in text
 
 
 def test_errors_without_labels_are_null_or_said(run, tmp_path):
@@ -195,6 +195,23 @@ def test_grades_come_with_an_active_set(run):
     assert "grade" in run("evaluate", "p.almtp", "train.xyz")
 
 
+def test_the_table_of_evaluate(run):
+    found = run("evaluate", "p.mtp", "pool.xyz", "--json")
+    head, *lines = run("evaluate", "p.mtp", "pool.xyz").splitlines()
+    for title in ("formula", "energy, eV/atom", "force, eV/Å", "pressure, GPa"):
+        assert title in head
+    assert max(map(len, [head, *lines])) <= 80
+    for i, (line, one) in enumerate(zip(lines, found, strict=True)):
+        number, formula, n_atoms, energy, _, pressure, grade = line.split()
+        assert (int(number), int(n_atoms), grade) == (i, 4, "–")
+        assert formula == ["Cu", "Cu3Pd", "CuPd", "CuPd3", "Pd"][i % 5]
+        # As many digits as are printed.
+        assert float(energy) == pytest.approx(one["energy"] / 4, abs=6e-6)
+        assert float(pressure) == pytest.approx(
+            -160.21766208 * np.trace(one["stress"]) / 3, abs=6e-5
+        )
+
+
 @pytest.mark.parametrize("name", ["out.cfg", "out.xyz", "out.xyz.gz"])
 def test_evaluate_writes_structures_with_results(name, run, tmp_path):
     out = str(tmp_path / name)
@@ -215,7 +232,7 @@ def test_relax_reports_outcomes_and_writes_geometries(suffix, run, tmp_path):
         "relax", "p.mtp", f"pool.{suffix}", "--output", out, "--force-tolerance", "1e-3",
         "--stress-tolerance", "1e-2", "--json",
     )  # fmt: skip
-    assert set(report) == {"structures", "outcomes", "evaluations", "cpu_seconds"}
+    before = run("evaluate", "p.mtp", f"pool.{suffix}", "--json")
     assert report["structures"] == 30
     assert report["outcomes"] == {"converged": 30}
     assert report["evaluations"] >= 60
@@ -224,6 +241,16 @@ def test_relax_reports_outcomes_and_writes_geometries(suffix, run, tmp_path):
         # Positions with 8 decimals change forces by less than 1e-6 eV/Å.
         assert np.linalg.norm(one["forces"], axis=1).max() < 1e-3 + 1e-6
         assert np.abs(one["stress"]).max() * 160.21766208 < 1e-2 + 1e-4
+    changes = [b["energy"] - a["energy"] for a, b in zip(before, again, strict=True)]
+    assert report["mean_energy_change_mev_per_atom"] == pytest.approx(
+        1e3 * np.mean(changes) / 4, abs=1e3 * EXTXYZ_ENERGY
+    )
+    volumes = [
+        read_frames(name, ("Cu", "Pd")).structures.volumes for name in (f"pool.{suffix}", out)
+    ]
+    assert report["mean_volume_change_percent"] == pytest.approx(
+        100 * np.mean(volumes[1] / volumes[0] - 1), abs=1e-4
+    )
     labels = read_frames(out, ("Cu", "Pd")).training_set(out)
     np.testing.assert_allclose(
         labels.energies, [one["energy"] for one in again], atol=EXTXYZ_ENERGY
@@ -243,8 +270,13 @@ def test_relax_says_how_each_structure_ended(run, tmp_path):
     assert bad.info["outcome"] == "too_close"
     assert bad.calc is None
     text = run("relax", "p.mtp", str(tmp_path / "in.xyz"), "-o", str(tmp_path / "out.xyz"))
-    assert "too_close" in text
+    assert "lower --shortest-distance" in text
+    assert "mean change of those converged: " in text
     assert "evaluations" in text
+    words = ("--max-evaluations", "2", "-o", str(tmp_path / "out.xyz"))
+    text = run("relax", "p.mtp", "pool.xyz", *words)
+    assert "raise --max-evaluations" in text
+    assert "mean change" not in text
 
 
 def test_relax_stops_where_the_potential_extrapolates(run, tmp_path):
@@ -270,7 +302,12 @@ def test_select_chooses_what_enlarges_the_set(run, tmp_path):
     # The active set stored with the potential is the training set's.
     stored = run("select", "p.almtp", "pool.xyz", "-o", out, "--json")
     assert stored["indices"] == report["indices"]
-    assert f"{report['selected']} of 30" in run("select", "p.almtp", "pool.xyz", "-o", out)
+    text = run("select", "p.almtp", "pool.xyz", "-o", out)
+    assert f"{report['selected']} of 30" in text
+    head, first = text.splitlines()[1:3]
+    assert head.split() == ["no.", "formula", "atoms", "grade"]
+    assert first.split()[0] == str(report["indices"][0])
+    assert first.split()[2] == "4"
 
 
 def test_select_finds_nothing_new_in_what_was_learnt(run, tmp_path):
@@ -280,7 +317,11 @@ def test_select_finds_nothing_new_in_what_was_learnt(run, tmp_path):
     )
     assert report["selected"] == 0
     assert report["highest_grade"] < 1.001 + 1e-6
-    assert out.read_text() == ""
+    assert report["output"] is None
+    assert "was not written" in run(
+        "select", "p.mtp", "train.cfg", "--training", "train.cfg", "-o", str(out)
+    )
+    assert not out.exists()
 
 
 def test_species_rename_those_of_the_file(run, tmp_path):
@@ -300,6 +341,17 @@ def test_species_rename_those_of_the_file(run, tmp_path):
         (["evaluate", "p.mtp", "pool.xyz", "--species", "Cu"], 2, "has 2 species, but 1 symbols"),
         (["evaluate", "p.mtp", "pool.xyz", "--species", "Cu", "Au"], 2, "holds Pd"),
         (["evaluate", "p.mtp", "pool.xyz", "--species", "X0", "X1"], 2, "needs element symbols"),
+        (["evaluate", "p.mtp", "pool.xyz", "--species", "Cu", "Xx"], 2, "'Xx' is not an element"),
+        (["evaluate", "p.mtp", "pool.xyz", "-o", "a.cif"], 2, "must end in .cfg, .xyz or .extxyz"),
+        (["relax", "p.mtp", "pool.xyz", "-o", "a.cfg.gz"], 2, "must end in .cfg, .xyz or .extxyz"),
+        (["select", "p.mtp", "pool.xyz", "-o", "a"], 2, "must end in .cfg, .xyz or .extxyz"),
+        (
+            ["relax", "p.mtp", "pool.cfg", "-o", "a.xyz", "--species", "X0", "X1"],
+            2,
+            "are called X0 X1",
+        ),
+        (["fit", "train.xyz", "-o", "a.pot"], 2, "must end in .mtp or .almtp"),
+        (["fit", "train.xyz", "-o", "a.mtp", "--species", "Cu,Pd"], 2, "--species Cu Pd"),
         (["evaluate", "p.mtp"], 2, "Missing argument"),
         (["errors", "p.mtp", "no_energy.cfg"], 2, "structure 0 has no energy"),
         (["fit", "train.xyz", "-o", "a.mtp", "--level", "7"], 2, "even number from 2 on, got 7"),

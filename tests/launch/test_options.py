@@ -7,11 +7,13 @@ import pytest
 from click.testing import CliRunner
 
 from hullscreen.launch.options import (
+    FileToRead,
     ManyValues,
     database_option,
     directory_argument,
     json_option,
     output_option,
+    species_option,
 )
 
 
@@ -52,6 +54,49 @@ def test_every_value_is_checked():
     done = CliRunner().invoke(many, ["--counts", "1", "two"])
     assert done.exit_code == 2
     assert "two" in done.output
+
+
+@pytest.mark.parametrize("words", ["--elements Cu,Pd", "--elements Cu, Pd", "--elements Cu ,Pd"])
+def test_commas_bring_a_hint_at_blanks(words):
+    done = CliRunner().invoke(many, words.split())
+    assert done.exit_code == 2
+    assert "--elements Cu Pd" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("Cu Au", "('Cu', 'Au')"),
+        ("X0 X1", "('X0', 'X1')"),
+        ("Cu Xx", "'Xx' is not an element; the nearest symbol is"),
+        ("cu", "the nearest symbol is 'Cu'"),
+        ("Cu Cu", "Cu is named more than once"),
+    ],
+)
+def test_species_are_elements_or_numbered(words, sentence):
+    @click.command()
+    @species_option
+    def shown(species):
+        click.echo(repr(species))
+
+    done = CliRunner().invoke(shown, ["--species", *words.split()])
+    assert sentence in done.output
+    assert done.exit_code == (0 if sentence.startswith("(") else 2)
+
+
+def test_files_to_read_are_not_empty(tmp_path):
+    @click.command()
+    @click.argument("path", type=FileToRead())
+    def shown(path):
+        click.echo(repr(path))
+
+    file = tmp_path / "a.xyz"
+    # One that is missing is left to whoever reads it.
+    assert CliRunner().invoke(shown, [str(file)]).output.strip() == repr(file)
+    file.touch()
+    done = CliRunner().invoke(shown, [str(file)])
+    assert done.exit_code == 2
+    assert "a.xyz is empty" in done.output
 
 
 def test_shared_options():

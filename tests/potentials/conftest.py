@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hullscreen.potentials.fit import TrainingSet, fit
+from hullscreen.potentials.fit import fit
+from hullscreen.potentials.fit_kernels import fill_jacobian
+from hullscreen.potentials.labels import TrainingSet
 from hullscreen.potentials.moment_tensor_potential import untrained
 from hullscreen.potentials.structures import from_atoms, join, to_atoms
 
@@ -52,6 +54,22 @@ def make_structures():
         return join(_random_cell(rng, n_species, max_atoms) for _ in range(n_structures))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def jacobian_of_cell():
+    """Function (tables, cell, positions, species, linear_only) → energy and Jacobian of a cell."""
+
+    def calculate(tables, cell, positions, species, linear_only):
+        linear = np.concatenate([tables.shifts, tables.linear])
+        n_columns = 7 + 3 * len(species)
+        jacobian = np.empty((linear.size + (0 if linear_only else tables.radial.size), n_columns))
+        offsets, factors, shortest = np.array([0, len(species)]), np.ones(n_columns), np.empty(1)
+        batch = cell[None], positions, species, offsets
+        fill_jacobian(tables, *batch, linear_only, factors, shortest, jacobian)
+        return float(linear @ jacobian[-linear.size :, 0]), jacobian
+
+    return calculate
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from hullscreen.potentials.active_set import (
 from hullscreen.potentials.almtp_files import read_almtp
 from hullscreen.potentials.cfg_files import read_cfg, to_structures
 from hullscreen.potentials.errors import PotentialError
-from hullscreen.potentials.gradient_rows import GradientRows
+from hullscreen.potentials.gradient_rows import GradientRows, energy_rows
 from hullscreen.potentials.maxvol_kernels import enlarge, wander
 from hullscreen.potentials.mtp_files import read_mtp
 
@@ -291,8 +291,7 @@ def graded(reference):
     configurations = read_cfg(reference / "relax" / "cand_1000_graded_mlip3.cfg")
     grades = [float(one.features["MV_grade"][0]) for one in configurations]
     structures = to_structures(configurations)
-    rows = potential.evaluate(structures, "structures").gradients
-    return selection.active_set, rows / structures.n_atoms[:, None], np.array(grades)
+    return selection.active_set, energy_rows(potential, structures), np.array(grades)
 
 
 @pytest.mark.reference

@@ -15,6 +15,7 @@ from hullscreen.potentials.almtp_files import (
 )
 from hullscreen.potentials.cfg_files import from_structures, parse_cfg
 from hullscreen.potentials.errors import FileFormatError, InputError
+from hullscreen.potentials.gradient_rows import energy_rows
 from hullscreen.potentials.mtp_files import MLIP_NAME, OUR_NAME, mtp_text, places_in_file, read_mtp
 
 
@@ -30,8 +31,7 @@ def structures(make_structures):
 
 @pytest.fixture(scope="module")
 def selection(potential, structures):
-    rows = potential.evaluate(structures, "structures").gradients
-    active = select_active_set(rows / structures.n_atoms[:, None])
+    active = select_active_set(energy_rows(potential, structures))
     return selection_by_configuration(active, from_structures(structures))
 
 
@@ -91,9 +91,11 @@ def test_sets_of_neighbourhoods_are_marked(potential, structures, tmp_path):
     assert read_almtp(tmp_path / "a.almtp")[1].by_neighbourhood
 
 
-def test_writing_a_set_of_another_potential(potential, selection, make_potential):
+def test_a_set_of_another_potential(potential, selection, structures, make_potential):
     with pytest.raises(InputError, match="the active set belongs to a potential of"):
         almtp_bytes(make_potential(6), selection)
+    with pytest.raises(InputError, match="the active set belongs to a potential of"):
+        selection.grades(make_potential(6), structures)
     lost = Selection(selection.active_set, selection.equations, [])
     with pytest.raises(InputError, match="but 0 came with it"):
         almtp_bytes(potential, lost)
@@ -138,8 +140,7 @@ def many(make_potential, make_structures):
     """A potential whose functions stand elsewhere in the file, and its active set."""
     potential = make_potential(10, 1)
     structures = make_structures(60, 1, seed=3)
-    rows = potential.evaluate(structures, "structures").gradients
-    active = select_active_set(rows / structures.n_atoms[:, None])
+    active = select_active_set(energy_rows(potential, structures))
     return potential, selection_by_configuration(active, from_structures(structures)), structures
 
 

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hullscreen.potentials.active_set import empty_active_set
+from hullscreen.potentials.almtp_files import selection_by_configuration
 from hullscreen.potentials.calculator import MTPCalculator
 from hullscreen.potentials.errors import InputError
-from hullscreen.potentials.fit import TrainingSet, errors, fit
+from hullscreen.potentials.fit import TrainingSet, Weights, errors, fit
 from hullscreen.potentials.input_checks import SMALLEST_VOLUME_PER_ATOM
 from hullscreen.potentials.moment_tensor_potential import untrained
 from hullscreen.potentials.relaxation import relax
@@ -118,7 +120,7 @@ SHARED_SITES = [
 def test_two_atoms_on_one_site(positions, potential, good):
     kinds = np.array([0, 1], np.int32)
     doubled = join([(3.0 * np.eye(3), np.array(positions), kinds)])
-    sentence = "structure 2 has two atoms on one site; remove one of them"
+    sentence = "structure 2 has two atoms on one site, or a lattice vector below"
     batch = concatenate([good, doubled])
     for gradients in ("none", "structures", "sites"):
         with pytest.raises(InputError, match=sentence):
@@ -226,6 +228,60 @@ def test_unknown_labels_leave_the_known_ones(potential, good):
     result = fit(potential, data, max_iterations=2)
     assert np.isfinite(result.losses).all()
     assert np.isfinite(result.potential.parameters).all()
+
+
+@pytest.mark.parametrize(
+    ("emphasis", "sentence"),
+    [
+        (np.ones(3), r"expected the emphasis of 2 structures, shape \(2,\), got \(3,\)"),
+        (np.ones((2, 1)), r"expected the emphasis of 2 structures, .* got \(2, 1\)"),
+        (1.0, r"expected the emphasis of 2 structures, .* got \(\)"),
+        (np.array([1.0, np.nan]), "the emphasis of structure 1 is nan; expected a finite number"),
+        ([np.inf, 1.0], "the emphasis of structure 0 is inf"),
+        ([1.0, -0.5], "the emphasis of structure 1 is -0.5; expected .* not negative"),
+        (np.zeros(2), "the emphasis of every structure is zero; give one of them more"),
+        (["much", "little"], "emphasis must be numbers, one for each structure"),
+        ([[1.0], [1.0, 2.0]], "emphasis must be numbers, one for each structure"),
+    ],
+)
+def test_an_emphasis_that_weighs_nothing(emphasis, sentence, potential, good):
+    with pytest.raises(InputError, match=sentence):
+        fit(potential, labelled(good), emphasis=emphasis)
+
+
+def test_an_emphasis_may_be_a_list_and_leave_structures_out(potential, good):
+    listed = fit(potential, labelled(good), emphasis=[2, 0], max_iterations=2)
+    array = fit(potential, labelled(good), emphasis=np.array([1.0, 0.0]), max_iterations=2)
+    np.testing.assert_array_equal(listed.potential.parameters, array.potential.parameters)
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ({"energy": np.nan}, "the weight of the energy is nan; expected a finite number"),
+        ({"force": -0.01}, "the weight of the force is -0.01; expected .* not negative"),
+        ({"stress": np.inf}, "the weight of the stress is inf"),
+        ({"energy": 0.0, "force": 0.0, "stress": 0.0}, "are all zero; give one of them more"),
+    ],
+)
+def test_weights_that_weigh_nothing(weights, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Weights(**weights)
+
+
+# Active sets
+
+
+def test_what_is_no_active_set_of_the_potential(potential, good):
+    n = potential.parameters.size
+    selection = selection_by_configuration(empty_active_set(n), [])
+    other = f"belongs to a potential of 3 parameters, this one has {n}; select it anew"
+    whole = "expected an ActiveSet, got a Selection; of what .* give `selection.active_set`"
+    for given, sentence in ((empty_active_set(3), other), (selection, whole)):
+        with pytest.raises(InputError, match=sentence):
+            relax(potential, good, active_set=given)
+        with pytest.raises(InputError, match=sentence):
+            MTPCalculator(potential, given)
 
 
 # Singular fits: far more parameters than data leave most of them open, which the ridge settles.

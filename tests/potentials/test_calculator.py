@@ -15,6 +15,7 @@ from hullscreen.potentials.active_set import empty_active_set, select_active_set
 from hullscreen.potentials.calculator import MTPCalculator, training_set_from_atoms
 from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.example_data import copper_gold
+from hullscreen.potentials.gradient_rows import energy_rows
 from hullscreen.potentials.relaxation import RelaxationLimits, relax
 from hullscreen.potentials.structures import from_atoms
 
@@ -39,8 +40,10 @@ def test_forces_and_stress_are_those_of_ase_differences(atoms):
     np.testing.assert_allclose(
         atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-3), atol=1e-4
     )
+    # Of strains of 1e-5 the third derivatives leave next to nothing; rounding of 1e-13 eV over the
+    # step and a volume of 50 Å³ leaves 1e-10 eV/Å³.
     np.testing.assert_allclose(
-        atoms.get_stress(voigt=True), calculate_numerical_stress(atoms, eps=1e-5), atol=1e-6
+        atoms.get_stress(voigt=True), calculate_numerical_stress(atoms, eps=1e-5), atol=1e-8
     )
 
 
@@ -74,10 +77,11 @@ def test_ase_relaxes_to_where_we_do(atoms, potential):
 
 def test_grade_comes_with_an_active_set(atoms, potential):
     structures = from_atoms([atoms], potential.elements)
-    rows = potential.evaluate(structures, "structures").gradients / len(atoms)
-    atoms.calc = MTPCalculator(potential, select_active_set(rows))
+    active = select_active_set(energy_rows(potential, structures))
+    atoms.calc = MTPCalculator(potential, active)
     atoms.get_potential_energy()
-    # The cell is itself in the set.
+    # The cell is itself in the set; rows of 1e-6 that nothing has set yet make A nearly singular,
+    # and rounding grows with its condition.
     assert atoms.calc.results["grade"] == pytest.approx(1.0, rel=1e-6)
     atoms.positions[0] += 0.2
     atoms.get_potential_energy()
@@ -171,6 +175,7 @@ def test_the_example_is_emt_and_the_same_every_time():
         assert atoms.get_potential_energy() == twin.get_potential_energy()
         fresh = atoms.copy()
         fresh.calc = EMT()
+        # Rounding: EMT may visit neighbours in another order.
         assert fresh.get_potential_energy() == pytest.approx(
             atoms.get_potential_energy(), rel=1e-12
         )

@@ -1,22 +1,91 @@
-"""Compiled kernels are kept on disk under names that change with any kernel's text."""
+"""Compiled kernels are kept on disk, and never those of another version of the code."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hullscreen.potentials
 from hullscreen.potentials import compiling
-from hullscreen.potentials.kernels import workspace
+
+POTENTIALS = Path(hullscreen.potentials.__file__).parent
+ENERGY = """
+import numpy as np
+from hullscreen.potentials.moment_tensor_potential import untrained
+from hullscreen.potentials.structures import Structures
+
+atom = Structures(4.0 * np.eye(3)[None], np.zeros((1, 3)), np.zeros(1, np.int32), np.array([0, 1]))
+print(untrained(2, ("X",), cutoff=4.5, min_distance=2.0).evaluate(atom).energies[0])
+"""
 
 
-def test_names_carry_the_digest_of_all_kernels():
-    stored = workspace._cache
-    assert compiling._sources_digest()[:16] in stored._cache_file._index_name
-    assert stored._cache_file._source_stamp == compiling._sources_digest()
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the package that can be changed, and a way to run code with it."""
+    folder = tmp_path / "tree" / "hullscreen" / "potentials"
+    shutil.copytree(POTENTIALS.resolve(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run(code, **variables):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(tmp_path / "tree"),
+            "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
+            **variables,
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        return done.stdout
+
+    return folder, run
 
 
-def test_the_digest_follows_the_kernels(tmp_path, monkeypatch):
-    (tmp_path / "a_kernels.py").write_text("from hullscreen.potentials.compiling import kernel\n")
-    (tmp_path / "words.py").write_text("text = 1\n")
+@pytest.mark.slow
+def test_a_changed_kernel_is_compiled_anew(copy, tmp_path):
+    folder, run = copy
+    assert float(run(ENERGY)) == 0.0
+    first = set((tmp_path / "numba").rglob("*.nb[ic]"))
+    assert first
+    assert float(run(ENERGY)) == 0.0
+    assert set((tmp_path / "numba").rglob("*.nb[ic]")) == first
+    # A kernel that is called from another file, and not that file.
+    changed = folder / "moment_kernels.py"
+    text = changed.read_text()
+    assert text.count("    energy = spread(0.0)\n") == 1
+    changed.write_text(text.replace("    energy = spread(0.0)\n", "    energy = spread(7.0)\n"))
+    assert float(run(ENERGY)) == 7.0
+    assert first < set((tmp_path / "numba").rglob("*.nb[ic]"))
+    # Files of kernels that other modules hold are found when these are imported.
+    run("from hullscreen.potentials import evaluation_kernels, compiling; compiling.remove_stale()")
+    assert not first & set((tmp_path / "numba").rglob("*.nb[ic]"))
+    assert float(run(ENERGY)) == 7.0
+
+
+def test_any_file_changes_the_digest(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("one = 1\n")
+    (tmp_path / "b.py").write_text("two = 2\n")
     monkeypatch.setattr(compiling, "__file__", str(tmp_path / "compiling.py"))
     digest = compiling._sources_digest.__wrapped__
-    before = digest()
-    (tmp_path / "words.py").write_text("text = 2\n")
-    assert digest() == before
-    (tmp_path / "a_kernels.py").write_text("import compiling import kernel  # changed\n")
-    assert digest() != before
+    seen = {digest()}
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("three = 3\n")
+        seen.add(digest())
+    assert len(seen) == 3
+
+
+def test_nowhere_to_keep_compiled_code(monkeypatch):
+    def refuse(*_, cache=False, **__):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(compiling, "njit", refuse)
+    assert compiling.kernel(len) is len

@@ -21,11 +21,13 @@ MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__in
 WITH_EXAMPLES = {
     "active_set.ActiveSet",
     "active_set.select_active_set",
+    "almtp_files.read_almtp",
     "basis.generate_basis",
     "calculator.MTPCalculator",
     "calculator.training_set_from_atoms",
     "fit.fit",
     "gradient_rows.GradientRows",
+    "gradient_rows.energy_rows",
     "moment_tensor_potential.MomentTensorPotential",
     "moment_tensor_potential.untrained",
     "relaxation.relax",
@@ -90,6 +92,10 @@ def test_the_readme_names_modules_that_exist():
     assert [name for name in named if not (FOLDER / name).exists()] == []
 
 
+def test_the_readme_names_every_module():
+    assert set(MODULES) <= {name.removesuffix(".py") for name in re.findall(r"`(\w+\.py)`", README)}
+
+
 # Public names
 
 
@@ -103,6 +109,43 @@ def test_public_names_are_what_they_say():
         assert value.__doc__
     assert set(hullscreen.potentials.__all__) == set(hullscreen.potentials._HOMES)
     assert set(hullscreen.potentials.__all__) <= set(dir(hullscreen.potentials))
+
+
+def test_what_is_printed_of_an_object_is_a_line():
+    from hullscreen.potentials import (
+        energy_rows,
+        fit_potential,
+        relax,
+        select_active_set,
+        selection_by_configuration,
+        training_set_from_atoms,
+        untrained,
+    )
+    from hullscreen.potentials.cfg_files import from_structures
+    from hullscreen.potentials.example_data import copper_gold
+
+    start = untrained(4, ("Cu", "Au"), cutoff=4.0, min_distance=2.0)
+    training = training_set_from_atoms(copper_gold(5), start.elements)
+    result = fit_potential(start, training, max_iterations=2)
+    active = select_active_set(energy_rows(start, training.structures))
+    cells = from_structures(training.structures)
+    beginnings = {
+        "MomentTensorPotential(Cu-Au, 2 basis functions, 36 parameters, cutoff 4 Å)": start,
+        "Structures(5 structures, 20 atoms)": training.structures,
+        "TrainingSet(5 structures, 20 atoms)": training,
+        "FitResult(not converged after 2 steps, loss ": result,
+        "ActiveSet(36 parameters, ": active,
+        "Selection(ActiveSet(36 ": selection_by_configuration(active, cells),
+        "Evaluation(5 structures, 20 atoms)": start.evaluate(training.structures),
+        "Relaxed(5 structures, {": relax(start, training.structures),
+    }
+    for beginning, value in beginnings.items():
+        shown = repr(value)
+        assert shown.startswith(beginning)
+        assert len(shown) < 200
+        assert "\n" not in shown
+    with_rows = start.evaluate(training.structures, "structures")
+    assert repr(with_rows).endswith(", gradients 5 x 36)")
 
 
 def test_no_public_name_is_that_of_a_module():

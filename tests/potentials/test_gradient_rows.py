@@ -5,7 +5,11 @@ import pytest
 
 from hullscreen.potentials.active_set import NOT_SET, select_active_set
 from hullscreen.potentials.errors import PotentialError
-from hullscreen.potentials.gradient_rows import GradientRows
+from hullscreen.potentials.gradient_rows import GradientRows, energy_rows
+
+# A structure is evaluated alone or beside others, eight at a time: the same sums in another order,
+# of some hundred terms of order one.
+ROUNDING = {"rtol": 1e-12, "atol": 1e-14}
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +34,18 @@ def test_blocks_are_the_gradients(potential, structures, kind, rows_per_block, k
     assert len(rows) == len(expected)
     for _ in range(2):
         blocks = list(rows)
-        # Cells are evaluated one by one, whatever their batch.
-        np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(np.concatenate(blocks), expected, **ROUNDING)
         # A block holds at least one structure, however small it should be.
         largest = max(rows_per_block, structures.n_atoms.max() if kind == "sites" else 1)
         assert max(len(block) for block in blocks) <= largest
     assert sum(block.nbytes for block in rows._kept) <= kept_bytes
+
+
+def test_rows_of_energies_are_those_of_the_blocks(potential, structures):
+    (block,) = GradientRows(potential, structures)
+    np.testing.assert_array_equal(energy_rows(potential, structures), block)
+    nothing = energy_rows(potential, structures.take([]))
+    assert nothing.shape == (0, potential.parameters.size)
 
 
 def test_what_fits_is_evaluated_once(potential, structures):
@@ -52,7 +62,7 @@ def test_sites_are_named(potential, structures):
             assert owner == atom == NOT_SET
             continue
         alone = potential.evaluate(structures.take([owner]), "sites").gradients[atom]
-        np.testing.assert_allclose(row, alone, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(row, alone, **ROUNDING)
     assert (owners != NOT_SET).any()
 
 

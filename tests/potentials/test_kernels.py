@@ -9,7 +9,7 @@ import pytest
 
 from hullscreen.potentials import basis as basis_module
 from hullscreen.potentials.basis import contractions
-from hullscreen.potentials.fit_kernels import STRAIN_COLUMN, STRAIN_ROW, jacobian_of_cell
+from hullscreen.potentials.fit_kernels import STRAIN_COLUMN, STRAIN_ROW
 from hullscreen.potentials.moment_tensor_potential import untrained
 from hullscreen.potentials.structures import Structures, concatenate, join
 
@@ -272,7 +272,9 @@ def test_single_atom_cells_have_gradients_of_sites_too(potential):
 
 
 @pytest.mark.parametrize("linear_only", [False, True])
-def test_jacobian_of_the_fit_is_made_of_differences(linear_only, potential, structures):
+def test_jacobian_of_the_fit_is_made_of_differences(
+    linear_only, potential, structures, jacobian_of_cell
+):
     linear = potential.radial.size
     for i in (0, 3):
         cell, positions, species = structures.one(i)
@@ -301,7 +303,7 @@ def test_jacobian_of_the_fit_is_made_of_differences(linear_only, potential, stru
             np.testing.assert_allclose(jacobian[row], difference / 2e-5, rtol=1e-5, atol=1e-5)
 
 
-def test_linear_rows_are_the_same_when_computed_alone(potential, structures):
+def test_linear_rows_are_the_same_when_computed_alone(potential, structures, jacobian_of_cell):
     for i in range(len(structures)):
         _, full = jacobian_of_cell(potential.tables, *structures.one(i), linear_only=False)
         _, alone = jacobian_of_cell(potential.tables, *structures.one(i), linear_only=True)

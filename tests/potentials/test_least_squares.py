@@ -34,7 +34,7 @@ def test_blocks_add_up_to_the_same(potential, problem, monkeypatch):
     for entries in (5000, 1):
         monkeypatch.setattr(least_squares, "BLOCK_ENTRIES", entries)
         parts = normal_equations(problem, potential, linear_only=False)
-        # The same sums in another order.
+        # The same sums of some thousand terms in another order.
         scale = np.abs(whole.hessian).max()
         np.testing.assert_allclose(parts.hessian, whole.hessian, rtol=1e-10, atol=1e-13 * scale)
         np.testing.assert_allclose(
@@ -50,7 +50,8 @@ def test_the_best_linear_coefficients_leave_no_gradient(potential, problem):
     linear = best.parameters[best.radial.size :]
     scales = np.diag(system.hessian)
     gradient = system.gradient + problem.ridge * scales * linear
-    # Relative to what each coefficient's share of the loss could be.
+    # Relative to what each coefficient's share of the loss could be. Solving loses as many digits
+    # as the system's condition has; so does the loss that the solution foresees.
     assert np.abs(gradient / np.sqrt(scales)).max() < 1e-8 * np.sqrt(system.loss)
     assert loss == pytest.approx(system.loss + problem.ridge * scales @ linear**2, rel=1e-8)
 
@@ -107,7 +108,8 @@ def test_systems_are_solved_whatever_their_scales():
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(50, 6)) * 10.0 ** np.array([-3.0, -2, 0, 1, 2, 3])
     truth = rng.normal(size=6)
-    # Scaled columns are well conditioned; the smallest one is 1e-6 of the sums it is part of.
+    # Scaled columns are well conditioned; the smallest one is 1e-6 of the sums it is part of, so
+    # that rounding of 1e-16 leaves 1e-10 of it.
     np.testing.assert_allclose(solve(rows.T @ rows, rows.T @ (rows @ truth)), truth, rtol=1e-8)
     both = solve(rows.T @ rows, rows.T @ np.column_stack([rows @ truth, rows[:, 0]]))
     np.testing.assert_allclose(both[:, 0], truth, rtol=1e-8)
@@ -117,6 +119,7 @@ def test_systems_that_leave_something_open_are_solved_and_others_refused():
     # Two equal columns share the answer; a column of zeros gets none.
     rows = np.array([[1.0, 1.0, 0.0], [2.0, 2.0, 0.0]])
     solution = solve(rows.T @ rows, rows.T @ np.array([1.0, 2.0]))
+    # The system is singular but for the jitter on its diagonal, 1e-10 at most.
     np.testing.assert_allclose(rows @ solution, [1.0, 2.0], rtol=1e-6)
     assert solution[2] == 0.0
     with pytest.raises(PotentialError, match=r"the fit is singular.* raise the ridge"):

@@ -98,7 +98,7 @@ def test_any_numbers_survive(data):
         start.with_parameters(np.array(parameters)),
         scaling=data.draw(finite),
         min_distance=data.draw(st.floats(0.0, 3.0)),
-        cutoff=data.draw(st.floats(4.0, 1e300)),
+        cutoff=data.draw(st.floats(4.0, 50.0)),
     )
     assert_same(parse_mtp(mtp_text(potential), "text"), potential)
 
@@ -147,7 +147,7 @@ def test_a_published_file_keeps_its_order_and_gets_our_products(make_structures)
     np.testing.assert_array_equal(places_in_file(potential), np.arange(potential.parameters.size))
     assert mtp_text(potential) == foreign
     structures = make_structures(4)
-    # The same function, summed in another order.
+    # The same function, summed in another order: some thousand terms of order one.
     np.testing.assert_allclose(
         potential.evaluate(structures).energies, ours.evaluate(structures).energies, atol=1e-11
     )
@@ -345,6 +345,10 @@ def test_potentials_that_are_no_numbers_are_not_written(change, sentence):
         ("alpha_index_times = {{0, 0", "alpha_index_times = {{0", "groups of four numbers, came 3"),
         ("times_count = 1", "times_count = 2", "alpha_index_times_count says 2, but there are 1"),
         ("alpha_index_basic = {{0, 0", "alpha_index_basic = {{0, -1", "negative number"),
+        ("alpha_index_times = {{0", "alpha_index_times = {{3000000000", "came '3000000000'"),
+        ("species_count = 2", f"species_count = {'9' * 5000}", "whole number, came '...999"),
+        ("species_count = 2", "species_count = 2147483647", "radial coefficients of 0-2, expec"),
+        ("moments_count = ", "moments_count = 9", "basic moments and 1 products make no more"),
     ],
 )
 def test_broken_files_bring_one_sentence(old, new, sentence, tmp_path):
@@ -378,6 +382,16 @@ def test_large_files_cut_anywhere_are_refused(end, ours):
         text = text.replace(OUR_NAME, MLIP_NAME)
     with pytest.raises(FileFormatError):
         parse_mtp(text[: end % len(text)], "pot.mtp")
+
+
+def test_an_error_of_ours_is_no_bad_file(monkeypatch):
+    def break_off(*_):
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr("hullscreen.potentials.mtp_files.generated_places", break_off)
+    with pytest.raises(ValueError, match=r"^operands could not be broadcast together$") as caught:
+        parse_mtp(mtp_text(random_potential(4, 1)), "text")
+    assert not isinstance(caught.value, FileFormatError)
 
 
 def test_missing_and_binary_files(tmp_path):

@@ -63,6 +63,7 @@ def assert_as_in_ase(potential, structures):
         np.testing.assert_allclose(result.site_energies[mine], energies, rtol=0, atol=allowed)
         np.testing.assert_allclose(result.forces[mine], forces, rtol=0, atol=allowed)
         # Infinite without a neighbour; of a pair exactly at the cutoff rounding decides.
+        # Coordinates of some hundred Å are rounded to 1e-13 Å, 1e-10 of the closest distances.
         nearest = min(result.shortest_distances[i], potential.cutoff)
         assert nearest == pytest.approx(min(r.min(initial=np.inf), potential.cutoff), rel=1e-9)
 
@@ -141,6 +142,7 @@ def test_one_atom_is_its_own_neighbour_in_every_direction(potential):
     inside = r[(r > 0) & (r <= CUTOFF)]
     assert len(inside) == 6 + 12 + 8 + 6
     expected = potential.radial[0, 0, 0, 0] * ((CUTOFF - inside) ** 2).sum()
+    # Thirty-two terms, each rounded to 1e-16.
     assert potential.evaluate(cube).energies[0] == pytest.approx(expected, rel=1e-14)
 
 
@@ -159,5 +161,5 @@ def test_a_cluster_in_a_vacuum(n_atoms, edge, potential):
     inside = (r < CUTOFF) & (r > 0)
     c = potential.radial[species[:, None], species, 0, 0]
     expected = np.where(inside, c * (CUTOFF - r) ** 2, 0.0).sum(axis=1)
-    # Fractional coordinates of a cell of 3e4 Å are rounded to 1e-12 Å.
+    # Fractional coordinates of a cell of 3e4 Å are rounded to 1e-12 Å; a sum has up to 40 terms.
     np.testing.assert_allclose(result.site_energies, expected, rtol=1e-11, atol=1e-9)

@@ -7,7 +7,8 @@ from hullscreen.potentials.active_set import empty_active_set, select_active_set
 from hullscreen.potentials.almtp_files import read_almtp
 from hullscreen.potentials.cfg_files import read_cfg, to_structures
 from hullscreen.potentials.errors import InputError
-from hullscreen.potentials.fit import EV_PER_CUBIC_ANGSTROM_IN_GPA
+from hullscreen.potentials.gradient_rows import energy_rows
+from hullscreen.potentials.labels import EV_PER_CUBIC_ANGSTROM_IN_GPA
 from hullscreen.potentials.moment_tensor_potential import untrained
 from hullscreen.potentials.mtp_files import read_mtp
 from hullscreen.potentials.relaxation import Outcome, RelaxationLimits, relax
@@ -150,19 +151,15 @@ def test_short_steps_are_kept(potential, alloys):
 
 def test_grades_are_watched(potential, alloys, relaxed):
     learnt = alloys.take([0])
-    rows = potential.evaluate(learnt, "structures").gradients / learnt.n_atoms[:, None]
-    active = select_active_set(rows)
+    active = select_active_set(energy_rows(potential, learnt))
     watched = relax(potential, alloys, TIGHT, active)
     # Watching changes no path.
     np.testing.assert_array_equal(watched.energies, relaxed.energies)
-    final = potential.evaluate(watched.structures, "structures").gradients
-    final /= alloys.n_atoms[:, None]
-    np.testing.assert_allclose(watched.grades, active.grades(final), rtol=1e-9)
+    final = active.grades(energy_rows(potential, watched.structures))
+    np.testing.assert_allclose(watched.grades, final, rtol=1e-9)
     assert (watched.highest_grades >= watched.grades).all()
-    snapshots = potential.evaluate(watched.snapshots, "structures").gradients
-    np.testing.assert_allclose(
-        watched.highest_grades, active.grades(snapshots / alloys.n_atoms[:, None]), rtol=1e-9
-    )
+    highest = active.grades(energy_rows(potential, watched.snapshots))
+    np.testing.assert_allclose(watched.highest_grades, highest, rtol=1e-9)
 
 
 def test_break_grade_stops(potential, alloys):
@@ -174,10 +171,8 @@ def test_break_grade_stops(potential, alloys):
     assert (result.grades >= 10.0).all()
     np.testing.assert_array_equal(result.snapshots.positions, alloys.positions)
     # What has learnt all the relaxed structures and starts stops nowhere.
-    starts = potential.evaluate(alloys, "structures").gradients / alloys.n_atoms[:, None]
-    ends = relax(potential, alloys, TIGHT).structures
-    rows = potential.evaluate(ends, "structures").gradients / alloys.n_atoms[:, None]
-    active = select_active_set(np.concatenate([starts, rows]))
+    both = concatenate([alloys, relax(potential, alloys, TIGHT).structures])
+    active = select_active_set(energy_rows(potential, both))
     stopped = relax(potential, alloys, RelaxationLimits(1e-3, 1e-2, break_grade=1e3), active)
     assert stopped.outcome_counts() == {"converged": len(alloys)}
 

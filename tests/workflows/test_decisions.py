@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.gradient_rows import energy_rows
 from hullscreen.workflows import decisions
 from hullscreen.workflows.firetasks import DecideTask, PrototypesTask
 from hullscreen.workflows.flows import prepare_launchpad
 from hullscreen.workflows.hull import convex_hull
-from hullscreen.workflows.learning import gradient_rows
 from hullscreen.workflows.rounds import fractions
 from hullscreen.workflows.screening import TIE, ErrorEstimate
 
@@ -173,7 +173,7 @@ def test_candidates_are_those_that_enlarge_the_active_set(tiny_history, put):
             {"index": one.structure_index}, geometry="relaxed.snapshot"
         )
         assert one.geometry.cell.tobytes() == batch.structures.cells[0].tobytes()
-        (grade,) = active.grades(gradient_rows(potential, batch.structures))
+        (grade,) = active.grades(energy_rows(potential, batch.structures))
         # The relaxation watches the same grade at every step; its sums are in another order.
         assert grade == pytest.approx(one.grade, rel=1e-6)
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hullscreen.potentials.fit import TrainingSet
+from hullscreen.potentials.gradient_rows import energy_rows
+from hullscreen.potentials.labels import TrainingSet
 from hullscreen.potentials.moment_tensor_potential import untrained
 from hullscreen.potentials.structures import join
 from hullscreen.workflows.learning import (
@@ -15,7 +16,6 @@ from hullscreen.workflows.learning import (
     SMALLEST_EMPHASIS,
     emphasis,
     fingerprints,
-    gradient_rows,
     seed_indices,
     shortest_bond,
     strained_seed,
@@ -78,7 +78,7 @@ def test_the_seed_is_the_same_for_the_same_number():
 def test_rows_are_the_gradients_of_the_energy_per_atom():
     potential = small_potential()
     structures = cells([[0, 1], [1, 1, 0], [0]])
-    rows = gradient_rows(potential, structures)
+    rows = energy_rows(potential, structures)
     assert rows.shape == (3, potential.parameters.size)
     step = 1e-5
     for parameter in range(0, potential.parameters.size, 3):
@@ -98,7 +98,7 @@ def test_rows_are_the_gradients_of_the_energy_per_atom():
 
 def test_no_structures_have_no_rows():
     potential = small_potential()
-    assert gradient_rows(potential, join([])).shape == (0, potential.parameters.size)
+    assert energy_rows(potential, join([])).shape == (0, potential.parameters.size)
 
 
 def test_fingerprints_do_not_depend_on_the_cell_that_is_chosen():
@@ -156,7 +156,7 @@ def test_training_learns_and_its_labels_are_within_the_active_set():
     training = training_set((0.0, 0.1, 0.02, 0.05, 0.03, 0.04))
     result, active = train(training, **settings())
     assert result.losses[-1] < result.losses[0]
-    found = active.grades(gradient_rows(result.potential, training.structures))
+    found = active.grades(energy_rows(result.potential, training.structures))
     # MaxVol ends when no row's grade exceeds its threshold, a percent above one.
     assert found.max() < 1.1
 

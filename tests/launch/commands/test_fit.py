@@ -8,6 +8,7 @@ from ase.io import read, write
 
 from hullscreen.launch.command_line import main
 from hullscreen.launch.commands.errors import describe_groups
+from hullscreen.launch.formulas import reduced_formula
 from hullscreen.potentials.data_files import read_potential
 from hullscreen.potentials.example_data import copper_gold
 
@@ -56,7 +57,9 @@ def test_errors_by_group_of_both_parts(run, tmp_path):
     text, _ = run(*words, "-o", out)
     table = text[text.index("RMSE by group") :].splitlines()
     assert {line.split()[0] for line in table[1:]} == {"cold", "warm"}
-    assert text.count("structures    meV/atom") == 2
+    assert table[0].count("count meV/atom") == 2
+    assert "fitted: 14 structures" in text
+    assert "held out: 6 structures" in text
 
 
 def test_errors_by_group_of_a_potential(run, tmp_path):
@@ -84,7 +87,37 @@ def test_groups_that_only_one_part_has():
         "stress_rmse_gpa": None,
     }
     table = describe_groups({"fitted": {"a": {"structures": 3, **numbers}}, "held out": {}})
-    assert table.splitlines()[-1].split() == ["a", "3", "1", "2", "no", "labels", "0"]
+    assert table.splitlines()[-1].split() == ["a", "3", "1", "2", "–", "–", "–", "–", "–"]
+    assert table.splitlines()[0].split() == ["fitted", "held", "out"]
+
+
+@pytest.mark.parametrize("name", ["an energy {}" + "x" * 60, "{}"])
+def test_a_table_of_groups_is_narrow_and_short(name):
+    groups = {
+        name.format(i): {
+            "structures": 10_000,
+            "energy_rmse_mev_per_atom": 1e6 - i,
+            "force_rmse_mev_per_angstrom": 123456.7,
+            "stress_rmse_gpa": 0.012345,
+        }
+        for i in range(20)
+    }
+    lines = describe_groups({"fitted": groups, "held out": groups}).splitlines()
+    assert max(map(len, lines)) <= 80
+    # Two of titles, a dozen groups, and what is not shown.
+    assert len(lines) == 15
+    assert lines[-1].startswith("and 8 more groups")
+    for line in lines[2:-1]:
+        shown = line.split()[-8:]
+        assert shown[:4] == shown[4:]
+        assert shown[0] == "10000"
+    if name == "{}":
+        assert [line.split()[0] for line in lines[2:-1]] == [str(i) for i in range(12)]
+
+
+def test_formulas_without_symbols_can_be_read():
+    assert reduced_formula([0, 1, 1, 1], ("X0", "X1")) == "X0(X1)3"
+    assert reduced_formula([0, 0, 1, 1, 1, 1], ("Cu", "Au")) == "CuAu2"
 
 
 def test_more_starts_are_no_worse_and_the_seed_decides(run, tmp_path):
@@ -114,6 +147,31 @@ def test_progress_tells_the_most_steps(run, tmp_path):
     words = ("--max-iterations", "2", "--starts", "1", "-o", str(tmp_path / "a.mtp"))
     _, told = run("fit", "plain.xyz", *SMALL, *words)
     assert "steps of the fit: 2 of 2" in told
+    assert "random starts" not in told
+
+
+def test_starts_and_steps_are_told(run, tmp_path):
+    out = str(tmp_path / "a.mtp")
+    words = ("fit", "plain.xyz", *SMALL, "--max-iterations", "1", "--starts", "5", "-o", out)
+    text, told = run(*words)
+    # Five, then the better two of them.
+    assert "random starts tried: 7 of 7" in told
+    assert text.startswith("the best of 5 random starts, 1 step, ")
+    report, _ = run(*words, "--json")
+    assert (report["starts"], report["iterations"]) == (5, 1)
+    text, _ = run("fit", "plain.xyz", "--start", out, "--max-iterations", "2", "-o", out)
+    assert text.startswith("one start, ")
+
+
+def test_an_interrupted_fit_writes_nothing(run, capsys, monkeypatch, tmp_path):
+    def interrupted(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hullscreen.potentials.fit.errors", interrupted)
+    words = ["fit", "plain.xyz", *SMALL, "--max-iterations", "1", "--starts", "1"]
+    assert main([*words, "-o", str(tmp_path / "a.mtp")]) == 130
+    assert capsys.readouterr().err.endswith("interrupted; nothing was written\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_start_is_one_start(folder, run, capsys, tmp_path):

@@ -52,6 +52,8 @@ def test_written_file_holds_the_pool(tmp_path, capsys):
         ("--elements Cu Xx --count", "'Xx' is not an element; the nearest symbol is"),
         ("--elements Cu --count", "expected 2 to 4 elements"),
         ("--elements Cu Pd --lattices bbc --count", "the nearest known one is 'bcc'"),
+        ("--elements Cu,Pd --count", "--elements Cu Pd"),
+        ("--elements Cu Pd --output pool.cif", "must end in .xyz or .extxyz"),
         ("--elements Cu Pd", "give --count, or --output FILE"),
         ("--elements Cu Pd --max-atoms 0 --count", "--max-atoms"),
     ],

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hullscreen.workflows.warm_up import PARTS
+
 EVALUATION = """
 import numpy as np
 from ase.build import bulk
@@ -39,14 +41,18 @@ def cached_files(folder):
 def test_nothing_is_left_to_compile(tmp_path):
     done = run(["-m", "hullscreen.launch", "warm-cache", "--levels", "8", "16", "--json"], tmp_path)
     report = json.loads(done.stdout)
-    assert report["prepared"][-2:] == ["basis of level 8", "basis of level 16"]
+    assert report["prepared"] == [*PARTS, "basis of level 8", "basis of level 16"]
+    assert report["compiled"] > 0
+    at_work = [line for line in done.stderr.splitlines() if line.startswith("at work: ")]
+    assert at_work == [f"at work: {name}" for name in (*PARTS, "bases")]
     before = cached_files(tmp_path)
     assert any(path.suffix == ".nbc" for path in before)
     assert any("16" in path.name and path.parent.name == "bases" for path in before)
     run(["-c", EVALUATION], tmp_path)
     assert cached_files(tmp_path) == before
     # Every part again: nothing is compiled for a second time either.
-    run(["-m", "hullscreen.launch", "warm-cache", "--levels", "8", "16"], tmp_path)
+    done = run(["-m", "hullscreen.launch", "warm-cache", "--levels", "8", "16"], tmp_path)
+    assert done.stdout.startswith("nothing to compile: all was prepared")
     assert cached_files(tmp_path) == before
 
 
