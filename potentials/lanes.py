@@ -255,7 +255,7 @@ def least_of(lanes: Any) -> float:
 
 
 @inlined
-def aligned(n: int | np.integer[Any]) -> FloatArray:
+def aligned(n: Any) -> FloatArray:
     """An empty array whose lanes do not straddle cache lines, shape (n,)."""
     room = np.empty(n + WIDTH)
     start = -room.ctypes.data % (8 * WIDTH) // 8
