@@ -35,6 +35,8 @@ from hullscreen.potentials.structures import IntArray
 MAX_FACTORS = 4
 MAX_RADIAL_FUNCTIONS = 6
 MAX_RANK = 10
+# Published templates end at 28; the number of functions doubles every three levels.
+HIGHEST_LEVEL = 32
 
 Vertex: TypeAlias = tuple[int, Axes]
 """A moment: its radial function μ, and the axes of its indices that are not contracted."""
@@ -91,6 +93,14 @@ def contractions(level: int) -> Iterator[Contraction]:
             yield from ((vertices, edges) for edges in sorted(found))
 
 
+def check_level(level: int) -> None:
+    """Raise InputError unless there is a basis of this level, and time to generate it."""
+    if not 2 <= level <= HIGHEST_LEVEL or level % 2:
+        raise InputError(
+            f"the level of an MTP is an even number from 2 to {HIGHEST_LEVEL}, got {level}"
+        )
+
+
 def generate_basis(level: int) -> Basis:
     """Basis of all scalar contractions up to an even ``level``.
 
@@ -106,8 +116,7 @@ def generate_basis(level: int) -> Basis:
     >>> generate_basis(8).scalars.size
     9
     """
-    if level < 2 or level % 2:
-        raise InputError(f"the level of an MTP is an even number from 2 on, got {level}")
+    check_level(level)
     return _generate_or_read(level)
 
 

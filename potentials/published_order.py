@@ -27,8 +27,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from hullscreen.potentials.basis import Basis, contractions, generate_basis
-from hullscreen.potentials.errors import InputError
+from hullscreen.potentials.basis import Basis, check_level, contractions, generate_basis
 from hullscreen.potentials.structures import IndexArray
 
 Axes: TypeAlias = tuple[int, int, int]
@@ -116,8 +115,7 @@ def published_basis(level: int) -> Basis:
     >>> published_basis(8).scalars.tolist()
     [0, 10, 11, 12, 13, 14, 15, 16, 17]
     """
-    if level < 2 or level % 2:
-        raise InputError(f"the level of an MTP is an even number from 2 on, got {level}")
+    check_level(level)
     scalars = sorted(
         {_tensor([mu for mu, _ in vertices], edges) for vertices, edges in contractions(level)},
         key=lambda scalar: (len(scalar.radial), scalar),

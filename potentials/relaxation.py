@@ -9,6 +9,7 @@ import numpy as np
 
 from hullscreen.potentials import relaxation_kernels as kernels
 from hullscreen.potentials.active_set import ActiveSet, checked_active_set
+from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.labels import EV_PER_CUBIC_ANGSTROM_IN_GPA
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IntArray, Structures
@@ -58,6 +59,23 @@ class RelaxationLimits:
     volume_ratio: float = 2.5
     lowest_energy_per_atom: float = float("-inf")
     max_step: float = 0.2
+
+    def __post_init__(self) -> None:
+        least = {
+            "force_tolerance": 0.0,
+            "stress_tolerance_gpa": 0.0,
+            "max_evaluations": 1,
+            "break_grade": 0.0,
+            "shortest_distance": 0.0,
+            "volume_ratio": 1.0,
+            "lowest_energy_per_atom": float("-inf"),
+            "max_step": 0.0,
+        }
+        for name, bound in least.items():
+            value = getattr(self, name)
+            # Written so that what is not a number is refused.
+            if not value >= bound:
+                raise InputError(f"{name} of a relaxation is at least {bound:g}, got {value}")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hullscreen.potentials.moment_tensor_potential import untrained
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.reference]
 
-STEPS = 8
+STEPS = 6
 
 
 class Case(NamedTuple):

@@ -354,7 +354,7 @@ def test_species_rename_those_of_the_file(run, tmp_path):
         (["fit", "train.xyz", "-o", "a.mtp", "--species", "Cu,Pd"], 2, "--species Cu Pd"),
         (["evaluate", "p.mtp"], 2, "Missing argument"),
         (["errors", "p.mtp", "no_energy.cfg"], 2, "structure 0 has no energy"),
-        (["fit", "train.xyz", "-o", "a.mtp", "--level", "7"], 2, "even number from 2 on, got 7"),
+        (["fit", "train.xyz", "-o", "a.mtp", "--level", "7"], 2, "even number from 2 to 32, got 7"),
         (["fit", "train.xyz", "-o", "a.mtp", "--cutoff", "1.5"], 2, "give a larger --cutoff"),
         (
             ["fit", "train.xyz", "-o", "a.mtp", "--cutoff", "4", "--min-distance", "5"],

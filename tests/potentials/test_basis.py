@@ -137,7 +137,7 @@ def test_a_level_begins_with_the_functions_of_the_level_below():
 
 @pytest.mark.parametrize("level", [-2, 0, 1, 7])
 def test_odd_or_no_levels_are_refused(level):
-    with pytest.raises(InputError, match=f"even number from 2 on, got {level}"):
+    with pytest.raises(InputError, match=f"even number from 2 to 32, got {level}"):
         generate_basis(level)
 
 

@@ -95,7 +95,7 @@ def test_products_can_be_carried_out_in_order():
 
 @pytest.mark.parametrize("level", [-2, 0, 7])
 def test_odd_or_no_levels_are_refused(level):
-    with pytest.raises(InputError, match=f"even number from 2 on, got {level}"):
+    with pytest.raises(InputError, match=f"even number from 2 to 32, got {level}"):
         published_basis(level)
 
 

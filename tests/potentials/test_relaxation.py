@@ -222,3 +222,18 @@ def test_grades_during_relaxation_are_those_of_the_stored_set(reference):
     np.testing.assert_allclose(
         result.grades, selection.grades(potential, result.structures), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("force_tolerance", -1.0),
+        ("max_evaluations", 0),
+        ("break_grade", float("nan")),
+        ("volume_ratio", 0.5),
+        ("max_step", float("nan")),
+    ],
+)
+def test_limits_that_mean_nothing(name, value):
+    with pytest.raises(InputError, match=f"{name} of a relaxation is at least"):
+        RelaxationLimits(**{name: value})
