@@ -163,9 +163,13 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
 
 
 def _require_new_labels(campaign: Campaign, round_: RoundDocument) -> None:
-    """Refuse to go on without a single label of the round: then the engine is at fault."""
+    """Refuse to go on if structures of several compositions all failed: the engine is at fault.
+
+    Those of one composition may all be beyond it; they are left out, as single failures are.
+    """
     wanted = campaign.store.selected(round=round_.number)
-    if wanted and not labelled_structures(campaign, round=round_.number):
+    compositions = {tuple(sorted(one.species.tolist())) for one in wanted}
+    if len(compositions) > 1 and not labelled_structures(campaign, round=round_.number):
         failed = campaign.store.dft_results([one.key for one in wanted])
         reasons = [result.reason for result in failed.values()]
         raise CampaignError(
