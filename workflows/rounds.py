@@ -56,10 +56,19 @@ def next_round(round_: RoundDocument, **changes: Any) -> RoundDocument:
 
 
 def not_asked_before(campaign: Campaign, choices: Sequence[Choice]) -> list[Choice]:
-    """Those that were not asked for before: what failed is not asked for again."""
+    """Those that were not asked for before.
+
+    A structure that DFT could not compute is not asked for again, at no other geometry either.
+    """
     known = {selected.key for selected in campaign.store.selected()}
+    beyond_dft = {failed.structure_index for failed in campaign.store.failed_dft()}
     jobs = _jobs(campaign)
-    return [c for c in choices if jobs.key(_atoms(campaign, c), SINGLE_POINT) not in known]
+    return [
+        choice
+        for choice in choices
+        if choice.structure_index not in beyond_dft
+        and jobs.key(_atoms(campaign, choice), SINGLE_POINT) not in known
+    ]
 
 
 def begin_round(campaign: Campaign, round_: RoundDocument, choices: Sequence[Choice]) -> None:

@@ -155,6 +155,7 @@ def test_dft_that_fails_is_named_and_can_be_run_again(session, failing):
     subprocess.run(
         [lpad, "-l", "my_launchpad.yaml", "rerun_fws", "-s", "FIZZLED"],
         cwd=session.directory, check=True, capture_output=True, timeout=PATIENCE_S,
+        input=b"Y\n",  # asked for more than ten
     )  # fmt: skip
     assert not any("failed" in line for line in run_quietly(session))
     assert recovery.failures(launchpad, campaign) == []

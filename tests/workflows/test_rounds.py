@@ -56,10 +56,21 @@ def test_what_was_asked_for_is_not_asked_for_again(finished):
     geometries = [(one.geometry.cell, one.geometry.positions, one.species) for one in asked]
     new = [(1.01 * cell, 1.01 * positions, species) for cell, positions, species in geometries]
     structures = join(part for pair in zip(geometries, new, strict=True) for part in pair)
-    # Failed or not: what failed would fail again.
-    finished.store._database.dft_results.update_many({}, {"$set": {"state": "failed"}})
     choices = [Choice(i, structures, i, 3.0, None) for i in range(len(structures))]
     assert not_asked_before(finished, choices) == choices[1::2]
+
+
+def test_what_dft_could_not_compute_is_not_asked_for_at_another_geometry(finished):
+    results = finished.store._database.dft_results
+    failed = results.find_one({"kind": SINGLE_POINT})["structure_index"]
+    results.update_many({"structure_index": failed}, {"$set": {"state": "failed"}})
+    cell, positions, species = finished.store.structures({"index": failed}).structures.one(0)
+    structures = join((s * cell, s * positions, species) for s in (1.011, 1.013))
+    choices = [
+        Choice(failed, structures, 0, 3.0, None),
+        Choice(failed + 1, structures, 1, 3.0, None),
+    ]
+    assert not_asked_before(finished, choices) == choices[1:]
 
 
 def key_of(campaign, structures, place):
