@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from pymongo import ASCENDING, WriteConcern
@@ -12,6 +13,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from hullscreen.database.connection import Connection, reconnecting
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 Query = dict[str, Any]
 
 DUPLICATE_KEY = 11000
@@ -88,6 +90,23 @@ class Collections:
 
         return self._retry(read)
 
+    def _read_in_parts(
+        self, collection: str, query: Query, fields: Sequence[str], *, by: str, size: int
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Documents that match, sorted by a unique number from 0, at most ``size`` at once.
+
+        Each part is a query of its own, so that a server that went away costs no more than one.
+        """
+        last = -1
+        while True:
+            beyond = {"$and": [query, {by: {"$gt": last}}]}
+            part = self._find(collection, beyond, [*fields, by], sort=[by], limit=size)
+            if part:
+                yield part
+                last = part[-1][by]
+            if len(part) < size:
+                return
+
     def _aggregate(self, collection: str, pipeline: list[Query]) -> list[dict[str, Any]]:
         return self._retry(lambda: list(self._database[collection].aggregate(pipeline)))
 
@@ -102,7 +121,7 @@ class Collections:
         except DuplicateKeyError:
             return
 
-    def _bulk(self, collection: str, writes: Sequence[Any]) -> None:
+    def _bulk(self, collection: str, writes: Iterable[Any]) -> None:
         """Many writes; documents that exist already are left as they are."""
         for part in parts_of(writes, BULK_SIZE):
             self._write_part(collection, part)
@@ -118,7 +137,8 @@ class Collections:
         return reconnecting(self._connection, operation)
 
 
-def parts_of(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+def parts_of(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Consecutive parts of at most ``size`` items."""
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part

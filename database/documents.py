@@ -255,6 +255,8 @@ class PotentialDocument(Document):
         The matrix of the active set, rows of n_parameters doubles.
     n_training, loss, condition
         Labelled structures, the fit's loss, and the condition number of its equations.
+    lowest_energy_per_atom
+        Of the labels, eV/atom: what relaxes far below has fallen into a hole of the potential.
     """
 
     campaign: str
@@ -266,6 +268,7 @@ class PotentialDocument(Document):
     n_training: int
     loss: float
     condition: float
+    lowest_energy_per_atom: float = float("-inf")
     created_at: datetime = field(default_factory=now)
 
 

@@ -20,6 +20,17 @@ from hullscreen.database.documents import (
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
 
 INDICES_AT_ONCE = 10_000
+# Documents held in memory at once: tens of megabytes.
+READ_AT_ONCE = 10_000
+BATCH_FIELDS = [
+    "index",
+    "counts",
+    "species",
+    "relaxed.energy_per_atom",
+    "relaxed.potential",
+    "relaxed.highest_grade",
+    "relaxed.outcome",
+]
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class StructureQueries(Collections):
 
     def insert_prototypes(self, prototypes: Iterable[Prototype]) -> None:
         """Add prototypes; those that are there stay as they are."""
-        writes = [InsertOne(prototype.to_bson()) for prototype in prototypes]
+        writes = (InsertOne(prototype.to_bson()) for prototype in prototypes)
         self._bulk("structures", writes)
 
     def count(self, **query: Any) -> int:
@@ -66,7 +77,11 @@ class StructureQueries(Collections):
 
     def unrelaxed(self, round_: RoundDocument) -> Query:
         """Which structures a round has still to relax."""
-        query: Query = {"stage": round_.stage, "order": {"$lt": round_.wave}}
+        query: Query = {
+            "stage": round_.stage,
+            "order": {"$lt": round_.wave},
+            "dropped": {"$exists": False},
+        }
         if round_.again:
             query["relaxed.potential"] = {"$lt": round_.potential}
         else:
@@ -80,51 +95,44 @@ class StructureQueries(Collections):
             ]
         return query
 
-    def unrelaxed_orders(self, round_: RoundDocument) -> list[int]:
+    def unrelaxed_orders(self, round_: RoundDocument) -> IndexArray:
         """Places, in the order of waves, of what a round has still to relax; sorted."""
         query = {"campaign": self.name, **self.unrelaxed(round_)}
-        documents = self._find("structures", query, ["order"], sort=["order"])
-        return [document["order"] for document in documents]
+        parts = self._read_in_parts("structures", query, [], by="order", size=READ_AT_ONCE)
+        orders = [document["order"] for part in parts for document in part]
+        return np.array(orders, dtype=np.int64)
 
     def structures(
         self, query: Query, *, geometry: str = "relaxed.geometry", limit: int = 0
     ) -> StructureBatch:
-        """Structures that match, in order of their index.
+        """Structures that match, in order of their index, all at once.
 
         Parameters
         ----------
         geometry
             ``start``, ``relaxed.geometry`` or ``relaxed.snapshot``; those without it are left out.
         """
-        fields = [
-            "index", "counts", "species", geometry, "relaxed.energy_per_atom", "relaxed.potential",
-            "relaxed.highest_grade", "relaxed.outcome",
-        ]  # fmt: skip
-        full = {"campaign": self.name, **query, geometry: {"$type": "object"}}
-        documents = self._find("structures", full, fields, sort=["index"], limit=limit)
-        parts = []
-        for document in documents:
-            place: Any = document
-            for name in geometry.split("."):
-                place = place[name]
-            found = Geometry.from_bson(place)
-            parts.append((found.cell, found.positions, unpack_species(document["species"])))
-        relaxed = [document.get("relaxed", {}) for document in documents]
-        return StructureBatch(
-            np.array([document["index"] for document in documents], dtype=np.int64),
-            np.array([document["counts"] for document in documents], dtype=np.int64),
-            join(parts),
-            np.array([entry.get("energy_per_atom", np.nan) for entry in relaxed]),
-            np.array([entry.get("potential", -1) for entry in relaxed], dtype=np.int64),
-            np.array([entry.get("highest_grade", np.nan) for entry in relaxed]),
-            [entry.get("outcome", "") for entry in relaxed],
-        )
+        full = self._with_geometry(query, geometry)
+        fields = [*BATCH_FIELDS, geometry]
+        return _batch(self._find("structures", full, fields, sort=["index"], limit=limit), geometry)
+
+    def batches(
+        self, query: Query, *, geometry: str = "relaxed.geometry"
+    ) -> Iterator[StructureBatch]:
+        """The same of any number of structures, as many at once as memory easily holds."""
+        full = self._with_geometry(query, geometry)
+        fields = [*BATCH_FIELDS, geometry]
+        for part in self._read_in_parts("structures", full, fields, by="index", size=READ_AT_ONCE):
+            yield _batch(part, geometry)
+
+    def _with_geometry(self, query: Query, geometry: str) -> Query:
+        return {"campaign": self.name, **query, geometry: {"$type": "object"}}
 
     def documents(self, query: Query, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Plain fields of structures that match, in order of their index."""
-        yield from self._find(
-            "structures", {"campaign": self.name, **query}, fields, sort=["index"]
-        )
+        full = {"campaign": self.name, **query}
+        for part in self._read_in_parts("structures", full, fields, by="index", size=READ_AT_ONCE):
+            yield from part
 
     def tally(self, *fields: str, **query: Any) -> dict[tuple[Any, ...], int]:
         """Number of structures by the values of some fields, None where one is missing."""
@@ -176,15 +184,15 @@ class StructureQueries(Collections):
         }
         self._update("structures", {"campaign": self.name}, change)
 
-    def drop(self, reasons: Mapping[int, Mapping[str, Any]]) -> None:
-        """Note why structures were left behind; the first reason stays."""
-        writes = [
+    def drop(self, reasons: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Note, by index, why structures were left behind; the first reason stays."""
+        writes = (
             UpdateOne(
                 {"campaign": self.name, "index": index, "dropped": {"$exists": False}},
                 {"$set": {"dropped": dict(reason)}},
             )
-            for index, reason in reasons.items()
-        ]
+            for index, reason in reasons
+        )
         self._bulk("structures", writes)
 
     def save_final(self, index: int, final: Mapping[str, Any]) -> None:
@@ -192,3 +200,23 @@ class StructureQueries(Collections):
         query = {"campaign": self.name, "index": index}
         change = {"$set": {"final": dict(final)}}
         self._update("structures", query, change)
+
+
+def _batch(documents: Sequence[Mapping[str, Any]], geometry: str) -> StructureBatch:
+    parts = []
+    for document in documents:
+        place: Any = document
+        for name in geometry.split("."):
+            place = place[name]
+        found = Geometry.from_bson(place)
+        parts.append((found.cell, found.positions, unpack_species(document["species"])))
+    relaxed = [document.get("relaxed", {}) for document in documents]
+    return StructureBatch(
+        np.array([document["index"] for document in documents], dtype=np.int64),
+        np.array([document["counts"] for document in documents], dtype=np.int64),
+        join(parts),
+        np.array([entry.get("energy_per_atom", np.nan) for entry in relaxed]),
+        np.array([entry.get("potential", -1) for entry in relaxed], dtype=np.int64),
+        np.array([entry.get("highest_grade", np.nan) for entry in relaxed]),
+        [entry.get("outcome", "") for entry in relaxed],
+    )

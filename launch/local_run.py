@@ -30,6 +30,8 @@ from hullscreen.workflows.flows import STAGE_NAMES, prepare_launchpad, submit_ca
 from hullscreen.workflows.worker import launchpad_on
 
 POLL_S = 0.3
+# A large pool takes a while to count: the server has better things to do most of the time.
+SHARE_OF_LOOKING = 20.0
 # A worker that ends this often in a row without any step being done has met a fault of ours or the
 # machine's.
 MAX_RESTARTS = 20
@@ -117,7 +119,9 @@ def _watch(
     progress = _Progress(session, board)
     idle_since: float | None = None
     while not _is_done(session, launchpad):
+        looked = time.monotonic()
         progress.show()
+        looking_s = time.monotonic() - looked
         try:
             if workers.restart_ended():
                 recovery.release_lost(launchpad, campaign)
@@ -132,7 +136,7 @@ def _watch(
             recovery.resubmit(launchpad, campaign)
             if recovery.is_idle(launchpad, session.store):
                 raise _stuck(launchpad, campaign)
-        time.sleep(POLL_S)
+        time.sleep(max(POLL_S, SHARE_OF_LOOKING * looking_s))
     progress.show()
     failed = recovery.failures(launchpad, campaign)
     if failed:

@@ -33,6 +33,16 @@ FINAL_STAGE = 3
 ORDER_STREAM = 1
 
 
+@dataclass
+class Accounted:
+    """Processor time of this process that parts of campaigns have been charged with."""
+
+    seconds: float = 0.0
+
+
+accounted = Accounted()
+
+
 @dataclass(frozen=True)
 class Campaign:
     """Everything a step needs.
@@ -85,10 +95,16 @@ class Campaign:
         try:
             yield
         finally:
-            self.store.add_cpu_seconds(part, time.process_time() - start)
+            spent = time.process_time() - start
+            accounted.seconds += spent
+            self.store.add_cpu_seconds(part, spent)
 
     def potential(self, number: int) -> tuple[MomentTensorPotential, ActiveSet]:
-        """A stored potential and its active set.
+        """A stored potential and its active set; errors are those of `potential_document`."""
+        return read_potential(self.potential_document(number))
+
+    def potential_document(self, number: int) -> PotentialDocument:
+        """A stored potential.
 
         Raises
         ------
@@ -101,7 +117,7 @@ class Campaign:
                 f"campaign {self.store.name} has no potential {number}; the fit of that round must "
                 "run first"
             )
-        return read_potential(document)
+        return document
 
 
 def read_potential(document: PotentialDocument) -> tuple[MomentTensorPotential, ActiveSet]:

@@ -18,25 +18,28 @@ from hullscreen.potentials.active_set import select_candidates
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.gradient_rows import energy_rows
 from hullscreen.workflows.campaign import Campaign, total_structures
-from hullscreen.workflows.hull import convex_hull
 from hullscreen.workflows.learning import seed_indices, strained_seed
 from hullscreen.workflows.refinement import refine
 from hullscreen.workflows.rounds import (
+    CONVERGED,
     Choice,
     begin_round,
+    drop_above,
     drop_unconverged,
-    fractions,
     measured_errors,
     next_round,
     not_asked_before,
-    relaxed_structures,
-    too_far_above,
+    predictions,
 )
 from hullscreen.workflows.screening import next_wave, random_sample, sample_size
 from hullscreen.workflows.steps import labelled_structures
 
+# Snapshots compared at once, those of small cells first; what they teach makes most others known.
+MOST_CANDIDATES = 20_000
 # A stage that still meets new environments after so many rounds goes on with what it has.
 MAX_LEARNING_ROUNDS = 80
+# A wave fills a workflow with batches; what it teaches helps the next one.
+BATCHES_PER_WAVE = 40
 VALIDATION_STREAM = 2
 SEED_STREAM = 3
 
@@ -122,30 +125,17 @@ def _finish(campaign: Campaign) -> None:
 def _learn(campaign: Campaign, round_: RoundDocument) -> None:
     """Label what enlarges the active set; if nothing does, relax a larger wave, or go on."""
     store, learning = campaign.store, campaign.settings.learning
-    potential, active = campaign.potential(round_.potential)
-    candidates = store.structures(
-        {
-            "relaxed.stage": round_.stage,
-            "relaxed.potential": round_.potential,
-            "relaxed.highest_grade": {"$gte": learning.select_grade},
-        },
-        geometry="relaxed.snapshot",
-    )
     n_rounds = sum(r.stage == round_.stage and r.purpose == "learn" for r in store.rounds())
     choices: list[Choice] = []
     if n_rounds < MAX_LEARNING_ROUNDS:
-        picked = select_candidates(active, energy_rows(potential, candidates.structures))
-        choices = [
-            Choice(int(candidates.indices[i]), candidates.structures, int(i),
-                   float(candidates.highest_grades[i]), None)
-            for i in picked
-        ]  # fmt: skip
-        choices = not_asked_before(campaign, choices)[: learning.max_selected_per_wave]
+        choices = not_asked_before(campaign, _enlarging(campaign, round_))
+        choices = choices[: learning.max_selected_per_wave]
     total = total_structures(campaign)
     if choices:
         begin_round(campaign, next_round(round_, purpose="learn", fits=True), choices)
     elif round_.wave < total:
-        wave = next_wave(round_.wave, learning.wave_growth, total)
+        most_new = BATCHES_PER_WAVE * campaign.settings.relaxation.batch_size
+        wave = next_wave(round_.wave, learning.wave_growth, most_new, total)
         begin_round(campaign, next_round(round_, purpose="learn", wave=wave), [])
     elif round_.stage == 1:
         _validate(campaign, round_)
@@ -153,17 +143,44 @@ def _learn(campaign: Campaign, round_: RoundDocument) -> None:
         refine(campaign, round_)
 
 
+def _enlarging(campaign: Campaign, round_: RoundDocument) -> list[Choice]:
+    """Snapshots that enlarge the active set, by falling grade."""
+    potential, active = campaign.potential(round_.potential)
+    candidates = campaign.store.structures(
+        {
+            "relaxed.stage": round_.stage,
+            "relaxed.potential": round_.potential,
+            "relaxed.highest_grade": {"$gte": campaign.settings.learning.select_grade},
+        },
+        geometry="relaxed.snapshot",
+        limit=MOST_CANDIDATES,
+    )
+    picked = select_candidates(active, energy_rows(potential, candidates.structures))
+    return [
+        Choice(
+            int(candidates.indices[i]),
+            candidates.structures,
+            int(i),
+            float(candidates.highest_grades[i]),
+            None,
+        )
+        for i in picked
+    ]
+
+
 def _validate(campaign: Campaign, round_: RoundDocument) -> None:
     """Label a random sample of relaxed structures, to learn how wrong the potential is on them."""
     potential, _ = campaign.potential(round_.potential)
-    batch = relaxed_structures(campaign, stage=1)
-    energies = potential.evaluate(batch.structures).energies / batch.structures.n_atoms
+    found = campaign.store.documents(CONVERGED | {"relaxed.stage": 1}, [])
+    indices = [document["index"] for document in found]
     seed = campaign.settings.campaign.seed + VALIDATION_STREAM
     wanted = campaign.settings.screening.validation_structures
-    sample = random_sample(len(batch), sample_size(len(batch), wanted), seed)
+    sample = random_sample(len(indices), sample_size(len(indices), wanted), seed)
+    batch = campaign.store.structures({"index": {"$in": [indices[i] for i in sample]}})
+    energies = potential.evaluate(batch.structures).energies / batch.structures.n_atoms
     choices = [
-        Choice(int(batch.indices[i]), batch.structures, int(i), None, float(energies[i]))
-        for i in sample
+        Choice(int(index), batch.structures, i, None, float(energies[i]))
+        for i, index in enumerate(batch.indices)
     ]
     begin_round(campaign, next_round(round_, purpose="validate"), choices)
 
@@ -172,19 +189,11 @@ def _screen_first(campaign: Campaign, round_: RoundDocument) -> None:
     """Drop what lies further than 4σ above the hull of the first potential."""
     estimate = measured_errors(campaign, "validate", round_.number)
     potential, _ = campaign.potential(round_.potential)
-    batch = relaxed_structures(campaign, stage=1)
-    energies = potential.evaluate(batch.structures).energies / batch.structures.n_atoms
-    heights = convex_hull(fractions(batch.counts), energies).energies_above_hull
+    found = predictions(campaign, 1, potential)
     window = estimate.window(campaign.settings.screening.sigma_multiple)
-    kept = heights <= window
-    campaign.store.drop(
-        {
-            int(index): too_far_above(1, height, estimate, window)
-            for index, height in zip(batch.indices[~kept], heights[~kept], strict=True)
-        }
-    )
+    drop_above(campaign, 1, found, estimate, window)
     drop_unconverged(campaign, stage=1)
-    campaign.store.advance([int(index) for index in batch.indices[kept]], 2)
+    campaign.store.advance(found.indices[found.heights <= window].tolist(), 2)
     wave = min(campaign.settings.learning.first_wave, total_structures(campaign))
     begin_round(
         campaign,

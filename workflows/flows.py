@@ -12,6 +12,8 @@ from hullscreen.workflows.campaign import Campaign
 # Before the first round: the prototypes.
 PROTOTYPES_ROUND = -1
 STAGE_NAMES = {1: "screen 1", 2: "screen 2", 3: "final"}
+# FireWorks takes long over workflows of hundreds: batches grow where a round has more to relax.
+MOST_BATCHES = 48
 # Categories by which workers choose: one pool may relax while another runs DFT.
 RELAX, TRAIN, DFT = "relax", "train", "dft"
 
@@ -49,7 +51,6 @@ def submit_round(launchpad: LaunchPad, campaign: Campaign, number: int) -> None:
 def round_workflow(campaign: Campaign, round_: RoundDocument) -> Workflow:
     """DFT jobs, then the fit, then batches of relaxations, then the decision."""
     jobs = campaign.settings.dft.structures_per_job
-    batch = campaign.settings.relaxation.batch_size
     fireworks: list[Firework] = []
     layer: list[Firework] = []
 
@@ -71,7 +72,10 @@ def round_workflow(campaign: Campaign, round_: RoundDocument) -> Workflow:
         layer = [add("FitTask", f"fit of the level {level} potential", TRAIN)]
     if round_.purpose in ("seed", "learn", "refine"):
         orders = campaign.store.unrelaxed_orders(round_)
-        spans = [(orders[a], orders[b - 1] + 1, b - a) for a, b in _spans(len(orders), batch)]
+        batch = max(campaign.settings.relaxation.batch_size, -(-len(orders) // MOST_BATCHES))
+        spans = [
+            (int(orders[a]), int(orders[b - 1]) + 1, b - a) for a, b in _spans(len(orders), batch)
+        ]
         layer = [
             add("RelaxTask", f"relaxation of {n} structures", RELAX, first=first, last=last)
             for first, last, n in spans

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from hullscreen.database.campaign_store import StructureBatch
 from hullscreen.database.documents import DFTDocument, Geometry, RoundDocument, Selected
+from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, DFTJobs, atoms_of, stored_energy
+from hullscreen.workflows.hull import convex_hull
 from hullscreen.workflows.screening import ErrorEstimate, estimate_errors
 from hullscreen.workflows.steps import labelled_structures
 
 UNCONVERGED = "its relaxation ended without convergence"
+CONVERGED = {"relaxed.outcome": "converged", "dropped": {"$exists": False}}
 
 
 @dataclass(frozen=True)
@@ -110,37 +113,83 @@ def measured_errors(campaign: Campaign, purpose: str, until: int) -> ErrorEstima
     return estimate_errors(predicted, computed)
 
 
-def relaxed_structures(campaign: Campaign, stage: int) -> StructureBatch:
-    """Structures whose relaxation of a stage converged."""
-    return campaign.store.structures({"relaxed.stage": stage, "relaxed.outcome": "converged"})
+@dataclass(frozen=True)
+class Predictions:
+    """What a potential says about all structures whose relaxation of a stage converged.
+
+    Attributes
+    ----------
+    indices, counts
+        Places in the pool (n,) and atoms of each element (n, n_elements).
+    energies
+        In eV/atom, at the stored geometries, shape (n,).
+    heights
+        Above the hull of ``energies``, eV/atom, shape (n,).
+    """
+
+    indices: IndexArray
+    counts: IndexArray
+    energies: FloatArray
+    heights: FloatArray
+
+    def part(self, chosen: IndexArray) -> Predictions:
+        """Some of them; heights stay those above the hull of all."""
+        return Predictions(
+            self.indices[chosen], self.counts[chosen], self.energies[chosen], self.heights[chosen]
+        )
+
+
+def predictions(campaign: Campaign, stage: int, potential: MomentTensorPotential) -> Predictions:
+    """Energies of a stage's relaxed structures by its last potential; geometries are streamed."""
+    indices, counts, energies = [], [], []
+    for batch in campaign.store.batches(CONVERGED | {"relaxed.stage": stage}):
+        indices.append(batch.indices)
+        counts.append(batch.counts)
+        found = potential.evaluate(batch.structures).energies
+        energies.append(found / batch.structures.n_atoms)
+    if not indices:
+        raise CampaignError(
+            f"no relaxation of screen {stage} converged, so nothing can be screened; `hullscreen "
+            "report` says how they ended"
+        )
+    all_counts, all_energies = np.concatenate(counts), np.concatenate(energies)
+    heights = convex_hull(fractions(all_counts), all_energies).energies_above_hull
+    return Predictions(np.concatenate(indices), all_counts, all_energies, heights)
 
 
 def drop_unconverged(campaign: Campaign, stage: int) -> None:
     """Leave behind, with their outcome, structures whose relaxation did not converge."""
     query = {"stage": stage, "relaxed.outcome": {"$ne": "converged"}}
     campaign.store.drop(
-        {
-            document["index"]: {
+        (
+            document["index"],
+            {
                 "stage": stage,
                 "reason": UNCONVERGED,
                 "outcome": document.get("relaxed", {}).get("outcome", "not relaxed"),
-            }
-            for document in campaign.store.documents(query, ["index", "relaxed.outcome"])
-        }
+            },
+        )
+        for document in campaign.store.documents(query, ["relaxed.outcome"])
     )
 
 
-def too_far_above(
-    stage: int, height: float, estimate: ErrorEstimate, window: float
-) -> dict[str, object]:
-    """Why a structure is dropped that lies outside the window of its stage."""
-    return {
-        "stage": stage,
-        "reason": "too far above the hull of its stage",
-        "energy_above_hull": float(height),
-        "window": float(window),
-        "sigma": estimate.sigma,
-    }
+def drop_above(
+    campaign: Campaign, stage: int, found: Predictions, estimate: ErrorEstimate, window: float
+) -> None:
+    """Leave behind structures that lie higher than a window above their stage's hull, eV/atom."""
+    campaign.store.drop(
+        (
+            int(found.indices[i]),
+            {
+                "stage": stage,
+                "reason": "too far above the hull of its stage",
+                "energy_above_hull": float(found.heights[i]),
+                "window": float(window),
+                "sigma": estimate.sigma,
+            },
+        )
+        for i in np.flatnonzero(found.heights > window)
+    )
 
 
 def fractions(counts: IndexArray) -> FloatArray:

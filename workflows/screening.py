@@ -95,9 +95,9 @@ def possible_gain(forces: FloatArray, stress: FloatArray, volume: float) -> floa
     return float(GAIN_SAFETY * (atoms + lattice))
 
 
-def next_wave(wave: int, growth: float, total: int) -> int:
-    """Size of the wave after one of ``wave`` structures."""
-    return min(total, max(wave + 1, int(wave * growth)))
+def next_wave(wave: int, growth: float, most_new: int, total: int) -> int:
+    """Size of the wave after one of ``wave`` structures, ``most_new`` larger at most."""
+    return min(total, wave + most_new, max(wave + 1, int(wave * growth)))
 
 
 def sample_size(n_structures: int, wanted: int) -> int:

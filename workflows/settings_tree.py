@@ -283,7 +283,7 @@ class Relaxation:
     force_tolerance: float = _setting(0.01, "Largest force in eV/Å at the end.", gt=0, le=1)
     stress_tolerance_gpa: float = _setting(0.1, "Largest stress in GPa at the end.", gt=0, le=10)
     max_steps: int = _setting(300, "Steps, at most.", ge=1)
-    batch_size: int = _setting(500, "Structures in one Firework.", ge=1, le=5000)
+    batch_size: int = _setting(1000, "Structures in one Firework.", ge=1, le=5000)
 
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)

@@ -27,7 +27,7 @@ from hullscreen.potentials.mtp_files import mtp_text
 from hullscreen.potentials.relaxation import Outcome, RelaxationLimits, relax
 from hullscreen.potentials.relaxation import Relaxed as Batch
 from hullscreen.potentials.structures import join
-from hullscreen.workflows.campaign import Campaign
+from hullscreen.workflows.campaign import Campaign, read_potential
 from hullscreen.workflows.dft_jobs import (
     DFTJobs,
     atoms_of,
@@ -39,7 +39,7 @@ from hullscreen.workflows.learning import shortest_bond, train
 
 CONVERGED = Outcome.CONVERGED.name.lower()
 # Relaxed structures are saved in groups of this many: a killed worker loses seconds.
-SAVED_TOGETHER = 100
+SAVED_TOGETHER = 1000
 # The radial functions' range begins at this fraction of the shortest bond; atoms this near are a
 # collapse.
 MIN_DISTANCE_OF_BOND = 0.78
@@ -158,6 +158,9 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
                 n_training=len(training),
                 loss=result.losses[-1],
                 condition=result.condition,
+                lowest_energy_per_atom=float(
+                    (training.energies / training.structures.n_atoms).min()
+                ),
             )
         )
 
@@ -238,8 +241,9 @@ def min_distance(campaign: Campaign) -> float:
 def relax_structures(campaign: Campaign, round_: RoundDocument, first: int, last: int) -> None:
     """Relax what the round has still to relax of the structures in places ``first`` to ``last``."""
     store = campaign.store
-    potential, active = campaign.potential(round_.potential)
-    limits = _limits(campaign, potential)
+    document = campaign.potential_document(round_.potential)
+    potential, active = read_potential(document)
+    limits = _limits(campaign, potential, document.lowest_energy_per_atom)
     query = store.unrelaxed(round_)
     query["order"] = {"$gte": first, "$lt": min(last, round_.wave)}
     while True:
@@ -284,17 +288,15 @@ def _result(
     )
 
 
-def _limits(campaign: Campaign, potential: MomentTensorPotential) -> RelaxationLimits:
+def _limits(
+    campaign: Campaign, potential: MomentTensorPotential, lowest_label: float
+) -> RelaxationLimits:
     settings = campaign.settings
-    lowest = min(
-        stored_energy(result) / len(selected.species)
-        for selected, result in labelled_structures(campaign)
-    )
     return RelaxationLimits(
         force_tolerance=settings.relaxation.force_tolerance,
         stress_tolerance_gpa=settings.relaxation.stress_tolerance_gpa,
         max_evaluations=settings.relaxation.max_steps,
         break_grade=settings.learning.break_grade,
         shortest_distance=COLLAPSE_OF_MIN_DISTANCE * potential.min_distance,
-        lowest_energy_per_atom=lowest - DEPTH_OF_A_HOLE,
+        lowest_energy_per_atom=lowest_label - DEPTH_OF_A_HOLE,
     )

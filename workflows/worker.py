@@ -8,10 +8,12 @@ from fireworks import FWorker, LaunchPad
 from fireworks.core.rocket_launcher import launch_rocket
 
 from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.workflows.campaign import accounted
 from hullscreen.workflows.flows import PROTOTYPES_ROUND
 from hullscreen.workflows.recovery import is_idle, worker_name
 
 POLL_S = 0.2
+FIREWORKS_PART = "fireworks"
 
 
 def launchpad_on(uri: str, database_name: str) -> LaunchPad:
@@ -31,6 +33,7 @@ def work(launchpad: LaunchPad, store: CampaignStore, *, poll_s: float = POLL_S) 
     A finished campaign may have work again: steps that a user lets run once more.
     """
     name = worker_name()
+    charged = 0.0
     while True:
         # A workflow is complete in the LaunchPad only when its round says so.
         last = store.last_round()
@@ -42,6 +45,10 @@ def work(launchpad: LaunchPad, store: CampaignStore, *, poll_s: float = POLL_S) 
         # Asking first keeps idle turns out of the log.
         if launchpad.run_exists(worker):
             launch_rocket(launchpad, worker, strm_lvl="CRITICAL")
+            # What is left of this process's time went into finding, starting and ending steps.
+            overhead = time.process_time() - accounted.seconds
+            store.add_cpu_seconds(FIREWORKS_PART, overhead - charged)
+            charged = overhead
         elif store.campaign()["finished"] and is_idle(launchpad, store):
             return
         else:

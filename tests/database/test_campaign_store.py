@@ -185,8 +185,8 @@ def test_a_relaxation_of_a_stage_that_is_over_is_not_stored(store):
 
 def test_the_first_reason_for_dropping_stays_until_a_structure_advances(store):
     store.insert_prototypes(prototype(i) for i in range(2))
-    store.drop({0: {"stage": 1, "reason": "first"}, 1: {"stage": 1, "reason": "first"}})
-    store.drop({0: {"stage": 2, "reason": "second"}})
+    store.drop([(0, {"stage": 1, "reason": "first"}), (1, {"stage": 1, "reason": "first"})])
+    store.drop([(0, {"stage": 2, "reason": "second"})])
     store.advance([1], 2)
     documents = list(store.documents({}, ["index", "dropped", "stage"]))
     assert documents == [
@@ -203,7 +203,7 @@ def test_campaigns_do_not_see_each_other(store, mongo):
     store.insert_round(round_document(0), [selected(0, 0, "k")])
     assert other.count(**{"relaxed.potential": 0}) == 0
     assert (other.last_round(), other.selected(), other.selected_counts()) == (None, [], {})
-    other.drop({0: {"reason": "no"}})
+    other.drop([(0, {"reason": "no"})])
     assert store.count(dropped={"$exists": True}) == 0
 
 
@@ -222,7 +222,7 @@ def test_tally_counts_by_fields_and_none_where_one_is_missing(store):
 
 
 def orders(store, round_):
-    found = store.unrelaxed_orders(round_)
+    found = store.unrelaxed_orders(round_).tolist()
     # Workflows and steps ask in two ways for the same thing.
     kept = [d["order"] for d in store.documents(store.unrelaxed(round_), ["order"])]
     assert sorted(kept) == found

@@ -286,14 +286,11 @@ def test_a_planted_miss_is_reported(logged):
     )
     assert deepest in twins
     finish(campaign, relaxed, leave_out=set(phases.indices[twins].tolist()))
-    campaign.store.drop(
-        {
-            int(phases.indices[deepest]): {
-                "stage": 1, "reason": "too far above the hull of its stage",
-                "energy_above_hull": 0.0431, "window": 0.02,
-            }
-        }
-    )  # fmt: skip
+    reason = {
+        "stage": 1, "reason": "too far above the hull of its stage",
+        "energy_above_hull": 0.0431, "window": 0.02,
+    }  # fmt: skip
+    campaign.store.drop([(int(phases.indices[deepest]), reason)])
     found = report(campaign, relaxed)
     n_stable = len(found["brute_force"]["stable"])
     assert found["recall"] == pytest.approx((n_stable - 1) / n_stable)

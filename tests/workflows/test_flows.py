@@ -7,7 +7,7 @@ from fireworks import FWorker
 from fireworks.core.rocket_launcher import launch_rocket
 
 from hullscreen.potentials.errors import DFTError
-from hullscreen.workflows import steps
+from hullscreen.workflows import flows, steps
 from hullscreen.workflows.flows import (
     PROTOTYPES_ROUND,
     prepare_launchpad,
@@ -136,12 +136,24 @@ def test_every_structure_to_relax_is_in_one_batch(size, purpose, fits, begun, ma
     _, round_ = begun(purpose, fits=fits)
     campaign = make_campaign(relaxation={"batch_size": size})
     spans = spans_of(campaign, round_, "Relax")
-    orders = campaign.store.unrelaxed_orders(round_)
+    orders = campaign.store.unrelaxed_orders(round_).tolist()
     assert orders
     for order in orders:
         assert sum(first <= order < last for first, last in spans) == 1
+    size = max(size, -(-len(orders) // flows.MOST_BATCHES))
     for first, last in spans:
         assert 0 < sum(first <= order < last for order in orders) <= size
+
+
+def test_a_workflow_stays_small_however_much_there_is_to_relax(begun, make_campaign, monkeypatch):
+    _, round_ = begun("learn", fits=False)
+    campaign = make_campaign(relaxation={"batch_size": 1})
+    monkeypatch.setattr(flows, "MOST_BATCHES", 3)
+    spans = spans_of(campaign, round_, "Relax")
+    orders = campaign.store.unrelaxed_orders(round_)
+    assert len(spans) <= 3 < len(orders)
+    for order in orders:
+        assert sum(first <= order < last for first, last in spans) == 1
 
 
 def test_every_final_structure_is_in_one_job(begun, make_campaign):

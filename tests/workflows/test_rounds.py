@@ -11,14 +11,15 @@ from hullscreen.potentials.structures import join
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, DFTJobs, atoms_of
 from hullscreen.workflows.rounds import (
     Choice,
+    Predictions,
     begin_round,
+    drop_above,
     drop_unconverged,
     fractions,
     measured_errors,
     next_round,
     not_asked_before,
-    relaxed_structures,
-    too_far_above,
+    predictions,
 )
 from hullscreen.workflows.screening import estimate_errors
 
@@ -165,18 +166,26 @@ def test_structures_that_did_not_converge_are_left_behind_with_their_outcome(fin
         for d in finished.store.documents({"dropped": {"$exists": True}}, ["index", "dropped"])
     }
     assert dropped == {3: "collapsed", 4: "not relaxed"}
-    assert set(relaxed_structures(finished, 1).indices) == set(range(20)) - {3, 4, 5}
+    potential, _ = finished.potential(finished.store.potentials(["number"])[-1]["number"])
+    found = predictions(finished, 1, potential)
+    assert set(found.indices) == set(range(20)) - {3, 4, 5}
 
 
-def test_a_reason_names_height_window_and_sigma():
+def test_a_reason_names_height_window_and_sigma(finished):
+    structures = finished.store._database.structures
+    structures.update_many({}, {"$unset": {"dropped": ""}})
     estimate = estimate_errors(np.zeros(2), np.array([0.01, -0.01]))
-    reason = too_far_above(1, np.float64(0.2), estimate, 0.04)
-    assert reason == {
-        "stage": 1, "reason": "too far above the hull of its stage", "energy_above_hull": 0.2,
-        "window": 0.04, "sigma": 0.01,
+    heights = np.array([0.2, 0.04, 0.0])
+    found = Predictions(np.array([7, 3, 5]), np.ones((3, 2)), heights, heights)
+    drop_above(finished, 1, found, estimate, 0.04)
+    (document,) = finished.store.documents({"dropped": {"$exists": True}}, ["dropped"])
+    assert document == {
+        "index": 7,
+        "dropped": {
+            "stage": 1, "reason": "too far above the hull of its stage", "energy_above_hull": 0.2,
+            "window": 0.04, "sigma": 0.01,
+        },
     }  # fmt: skip
-    # MongoDB takes no numpy numbers.
-    assert {type(value) for value in reason.values()} == {int, str, float}
 
 
 def test_fractions_are_shares_of_the_atoms():

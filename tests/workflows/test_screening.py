@@ -150,10 +150,11 @@ def test_random_samples_prefer_nothing():
     assert abs(drawn - 900).max() < 125
 
 
-@given(st.integers(1, 10**5), st.floats(1.0, 10.0), st.integers(1, 10**5))
-def test_waves_grow_to_the_pool_and_not_further(wave, growth, total):
-    following = next_wave(wave, growth, total)
+@given(st.integers(1, 10**5), st.floats(1.0, 10.0), st.integers(1, 10**4), st.integers(1, 10**5))
+def test_waves_grow_to_the_pool_and_not_further(wave, growth, most_new, total):
+    following = next_wave(wave, growth, most_new, total)
     assert following <= total
+    assert following <= wave + most_new
     if wave < total:
         assert following > wave
         assert following <= max(wave + 1, wave * growth)

@@ -247,7 +247,7 @@ def test_relaxed_structures_are_what_the_potential_makes_of_them(begun, work_off
     )
     limit = campaign.settings.relaxation.force_tolerance
     assert np.abs(own.forces).max() <= limit
-    assert not campaign.store.unrelaxed_orders(round_) or all(
+    assert not campaign.store.unrelaxed_orders(round_).size or all(
         outcome != "converged"
         for outcome in campaign.store.structures(campaign.store.unrelaxed(round_)).outcomes
     )
@@ -267,11 +267,13 @@ def test_energies_far_below_every_label_are_holes_of_the_potential(
 ):
     campaign = make_campaign()
     put_back(mongo, tiny_history[-1].after)
-    limits = steps._limits(campaign, campaign.potential(0)[0])
+    document = campaign.potential_document(0)
     lowest = min(
         stored_energy(result) / len(one.species)
-        for one, result in steps.labelled_structures(campaign)
+        for one, result in steps.labelled_structures(campaign, round=0)
     )
+    assert document.lowest_energy_per_atom == lowest
+    limits = steps._limits(campaign, campaign.potential(0)[0], lowest)
     assert limits.lowest_energy_per_atom == lowest - steps.DEPTH_OF_A_HOLE
 
 

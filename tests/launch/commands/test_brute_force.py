@@ -81,7 +81,7 @@ def finish(directory):
         add_prototypes(campaign)
         for i, relaxation in enumerate(relaxed.relaxations):
             if len(set(relaxation.numbers)) == 2:
-                store.drop({i: {"stage": 1, "reason": "planted"}})
+                store.drop([(i, {"stage": 1, "reason": "planted"})])
                 continue
             store.save_dft(
                 DFTDocument(
