@@ -53,3 +53,8 @@ class CampaignStore(StructureQueries, RoundQueries, DFTQueries):
         """Account processor time to a part of the program."""
         change = {"$inc": {f"cpu_seconds.{part}": seconds}}
         self._update("campaigns", {"name": self.name}, change)
+
+    def note_peak_memory(self, process: str, n_bytes: int) -> None:
+        """Keep the largest resident memory that processes of a kind have had."""
+        change = {"$max": {f"peak_memory_bytes.{process}": n_bytes}}
+        self._update("campaigns", {"name": self.name}, change)

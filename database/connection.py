@@ -56,6 +56,12 @@ class Connection:
     embedded: bool
     server: ServerHandle | None = field(default=None, repr=False)
 
+    def server_usage(self) -> tuple[float, int]:
+        """Processor time of the server since it was started, s, and its peak memory in bytes."""
+        status = self.database.command("serverStatus")["extra_info"]
+        microseconds = status.get("user_time_us", 0) + status.get("system_time_us", 0)
+        return 1e-6 * microseconds, 1024 * status.get("maximum_resident_set_kb", 0)
+
 
 @contextlib.contextmanager
 def open_database(

@@ -99,6 +99,8 @@ class CampaignDocument(Document):
         Prototypes by lattice.
     cpu_seconds
         Processor time by part.
+    peak_memory_bytes
+        Largest resident memory of a worker and of the embedded server.
     finished
         Whether the hull is final.
     """
@@ -111,6 +113,7 @@ class CampaignDocument(Document):
     directory: str
     pool: dict[str, int] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: dict[str, int] = field(default_factory=dict)
     finished: bool = False
     schema_version: int = SCHEMA_VERSION
     created_at: datetime = field(default_factory=now)

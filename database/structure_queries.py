@@ -95,6 +95,12 @@ class StructureQueries(Collections):
             ]
         return query
 
+    def orders(self, stage: int) -> IndexArray:
+        """Places, in the order of waves, of the structures that have reached a stage; sorted."""
+        query = {"campaign": self.name, "stage": {"$gte": stage}}
+        parts = self._read_in_parts("structures", query, [], by="order", size=READ_AT_ONCE)
+        return np.array([document["order"] for part in parts for document in part], dtype=np.int64)
+
     def unrelaxed_orders(self, round_: RoundDocument) -> IndexArray:
         """Places, in the order of waves, of what a round has still to relax; sorted."""
         query = {"campaign": self.name, **self.unrelaxed(round_)}
@@ -194,6 +200,21 @@ class StructureQueries(Collections):
             for index, reason in reasons
         )
         self._bulk("structures", writes)
+
+    def dropped_heights(self, stage: int, up_to: float) -> FloatArray:
+        """Heights above the hull, eV/atom, of what a stage left behind; unsorted, (n,)."""
+        pipeline: list[Query] = [
+            {
+                "$match": {
+                    "campaign": self.name,
+                    "dropped.energy_above_hull": {"$gte": 0.0, "$lte": up_to},
+                    "dropped.stage": stage,
+                }
+            },
+            {"$project": {"_id": 0, "height": "$dropped.energy_above_hull"}},
+        ]
+        rows = self._aggregate("structures", pipeline)
+        return np.array([row["height"] for row in rows], dtype=np.float64)
 
     def save_final(self, index: int, final: Mapping[str, Any]) -> None:
         """Note what DFT relaxation made of a structure, and under which key its result is."""

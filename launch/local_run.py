@@ -21,6 +21,7 @@ from hullscreen.database.connection import SERVER_AWAY
 from hullscreen.launch.campaign_session import Session
 from hullscreen.launch.launchpad_file import write_launchpad_file
 from hullscreen.launch.progress import Board
+from hullscreen.launch.server_costs import ServerCosts
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign, register
@@ -117,10 +118,12 @@ def _watch(
 ) -> None:
     """Show progress and mend what breaks, until the campaign is finished or cannot go on."""
     progress = _Progress(session, board)
+    costs = ServerCosts(session)
     idle_since: float | None = None
     while not _is_done(session, launchpad):
         looked = time.monotonic()
         progress.show()
+        costs.charge()
         looking_s = time.monotonic() - looked
         try:
             if workers.restart_ended():
@@ -138,6 +141,7 @@ def _watch(
                 raise _stuck(launchpad, campaign)
         time.sleep(max(POLL_S, SHARE_OF_LOOKING * looking_s))
     progress.show()
+    costs.charge(now=True)
     failed = recovery.failures(launchpad, campaign)
     if failed:
         board.note(

@@ -13,6 +13,8 @@ stage 3  final (DFT relaxations) → the hull
 
 from __future__ import annotations
 
+import numpy as np
+
 from hullscreen.database.documents import RoundDocument
 from hullscreen.potentials.active_set import select_candidates
 from hullscreen.potentials.errors import CampaignError
@@ -134,13 +136,23 @@ def _learn(campaign: Campaign, round_: RoundDocument) -> None:
     if choices:
         begin_round(campaign, next_round(round_, purpose="learn", fits=True), choices)
     elif round_.wave < total:
-        most_new = BATCHES_PER_WAVE * campaign.settings.relaxation.batch_size
-        wave = next_wave(round_.wave, learning.wave_growth, most_new, total)
+        wave = _next_wave(campaign, round_.stage, round_.wave)
         begin_round(campaign, next_round(round_, purpose="learn", wave=wave), [])
     elif round_.stage == 1:
         _validate(campaign, round_)
     else:
         refine(campaign, round_)
+
+
+def _next_wave(campaign: Campaign, stage: int, wave: int) -> int:
+    """Where the wave after one ends; what counts is how many of the stage's structures it holds."""
+    learning, total = campaign.settings.learning, total_structures(campaign)
+    orders = campaign.store.orders(stage)
+    most_new = BATCHES_PER_WAVE * campaign.settings.relaxation.batch_size
+    taken = int(np.searchsorted(orders, wave))
+    size = next_wave(max(taken, 1), learning.wave_growth, most_new, len(orders))
+    size = min(max(size, learning.first_wave), len(orders))
+    return int(orders[size - 1]) + 1 if size < len(orders) else total
 
 
 def _enlarging(campaign: Campaign, round_: RoundDocument) -> list[Choice]:
@@ -194,7 +206,7 @@ def _screen_first(campaign: Campaign, round_: RoundDocument) -> None:
     drop_above(campaign, 1, found, estimate, window)
     drop_unconverged(campaign, stage=1)
     campaign.store.advance(found.indices[found.heights <= window].tolist(), 2)
-    wave = min(campaign.settings.learning.first_wave, total_structures(campaign))
+    wave = _next_wave(campaign, 2, 0)
     begin_round(
         campaign,
         next_round(

@@ -32,7 +32,7 @@ from hullscreen.workflows.rounds import (
     predictions,
 )
 from hullscreen.workflows.same_basin import group_by_basin, simplest_members
-from hullscreen.workflows.screening import TIE, ErrorEstimate, possible_gain
+from hullscreen.workflows.screening import TIE, USUAL_SAMPLE, ErrorEstimate, possible_gain
 from hullscreen.workflows.steps import labelled_structures
 
 # Heights change while σ is refined: structures are given up beyond so many windows only.
@@ -68,7 +68,7 @@ def refine(campaign: Campaign, round_: RoundDocument) -> None:
     if not open_.size:
         _choose_final(campaign, round_, found, near, basins, known)
         return
-    n_chosen = max(settings.validation_structures, int(SHARE_AT_ONCE * len(open_)))
+    n_chosen = max(settings.validation_structures or USUAL_SAMPLE, int(SHARE_AT_ONCE * len(open_)))
     choices = [
         Choice(int(found.indices[near[i]]), structures, i, None, float(found.energies[near[i]]))
         for i in (simplest[int(basin)] for basin in open_[:n_chosen])

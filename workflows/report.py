@@ -10,13 +10,16 @@ from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import RoundDocument
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows.results import HullResult, final_hull
-from hullscreen.workflows.screening import ErrorEstimate
+from hullscreen.workflows.screening import ErrorEstimate, expected_losses
 
 STAGE_KEYS = {1: "screen_1", 2: "screen_2", 3: "final"}
 # What DFT is computed for in a campaign, in the order of its rounds. A comparison with brute force
 # is no cost of the campaign.
 PURPOSES = ("seed", "learn", "validate", "refine", "final")
 LABELS = ("seed", "learn", "validate", "refine")
+
+# Structures higher above the hull, in σ, add nothing to what may have been lost.
+NEGLIGIBLE_BEYOND = 50.0
 
 Tally = dict[tuple[Any, ...], int]
 
@@ -38,10 +41,12 @@ def campaign_report(
     was dropped and why, and was kept;
     ``outcomes``: how relaxations with the potential ended, by stage;
     ``sigma``: by stage the energy error on structures outside the training set, in meV/atom, with
-    its uncertainty, sample and the window it led to; None while it is not known;
+    its uncertainty, sample and the window it led to, and how many stable structures the stage is
+    expected to have dropped, at most; None while it is not known;
     ``dft_evaluations``: ``total`` and by purpose; ``dft_calculations``: more of each purpose;
     ``failures``: DFT calculations that failed, with reasons;
     ``cpu_seconds``: ``total`` and by part;
+    ``peak_memory_bytes``: of a worker, and of the embedded server;
     ``structures_per_cpu_second``: of relaxations with the potential, each structure's last one of a
     stage;
     ``wall_seconds``: ``elapsed`` from the first step to the last, and ``working``, pauses left out;
@@ -65,7 +70,7 @@ def campaign_report(
         "dft_engine": campaign["engine"]["name"],
         "funnel": _funnel(store, campaign["pool"], rounds),
         "outcomes": outcomes,
-        "sigma": _sigma(rounds, campaign["settings"]["screening"]["sigma_multiple"]),
+        "sigma": _sigma(store, rounds, campaign["settings"]["screening"]["sigma_multiple"]),
         "dft_evaluations": {"total": sum(evaluations.values()), **evaluations},
         "dft_calculations": {purpose: costs[purpose] for purpose in PURPOSES if purpose in costs},
         "failures": [
@@ -79,6 +84,7 @@ def campaign_report(
             if failed.purpose in PURPOSES
         ],
         "cpu_seconds": {"total": sum(cpu.values()), **cpu},
+        "peak_memory_bytes": campaign.get("peak_memory_bytes", {}),
         "structures_per_cpu_second": relaxed / relaxation_s if relaxation_s else None,
         "wall_seconds": _wall_seconds(intervals),
         "rounds": _rounds(store, rounds),
@@ -151,33 +157,34 @@ def _outcomes(store: CampaignStore) -> dict[str, dict[str, int]]:
     return outcomes
 
 
-def _sigma(rounds: Sequence[RoundDocument], multiple: float) -> dict[str, Any]:
+def _sigma(
+    store: CampaignStore, rounds: Sequence[RoundDocument], multiple: float
+) -> dict[str, Any]:
     """The estimate with which each stage was screened, and while it refines the latest one."""
     first = next((r.sigma for r in rounds if r.stage == 2), None)
     second = next((r.sigma for r in rounds if r.stage == 3), None)
     provisional = [r.sigma for r in rounds if r.stage == 2 and r.sigma != first]
+    latest = second or (provisional[-1] if provisional else None)
     return {
-        STAGE_KEYS[1]: _estimate(first, multiple, final=True),
-        STAGE_KEYS[2]: _estimate(
-            second or (provisional[-1] if provisional else None),
-            multiple,
-            final=second is not None,
-        ),
+        STAGE_KEYS[1]: _estimate(store, 1, first, multiple, final=True),
+        STAGE_KEYS[2]: _estimate(store, 2, latest, multiple, final=second is not None),
     }
 
 
 def _estimate(
-    sigma: dict[str, Any] | None, multiple: float, *, final: bool
+    store: CampaignStore, stage: int, sigma: dict[str, Any] | None, multiple: float, *, final: bool
 ) -> dict[str, Any] | None:
     if sigma is None:
         return None
     names = ("sigma", "uncertainty", "largest", "lowest", "mean")
+    heights = store.dropped_heights(stage, up_to=NEGLIGIBLE_BEYOND * sigma["sigma"])
     return {
         **{f"{name}_mev_per_atom": 1e3 * sigma[name] for name in names},
         "n_structures": sigma["n_structures"],
         "multiple": multiple,
         "window_mev_per_atom": 1e3 * ErrorEstimate(**sigma).window(multiple),
         "final": final,
+        "expected_lost": expected_losses(heights, sigma["sigma"]) if final else None,
     }
 
 

@@ -16,7 +16,7 @@ from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, DFTJobs, atoms_of, stored_energy
 from hullscreen.workflows.hull import convex_hull
-from hullscreen.workflows.screening import ErrorEstimate, estimate_errors
+from hullscreen.workflows.screening import USUAL_SAMPLE, ErrorEstimate, estimate_errors
 from hullscreen.workflows.steps import labelled_structures
 
 UNCONVERGED = "its relaxation ended without convergence"
@@ -103,10 +103,11 @@ def measured_errors(campaign: Campaign, purpose: str, until: int) -> ErrorEstima
     The newest rounds count, as many as make a sample: errors of older potentials are larger, so
     that σ is rather over- than underestimated.
     """
+    wanted = campaign.settings.screening.validation_structures or USUAL_SAMPLE
     labelled: list[tuple[Selected, DFTDocument]] = []
     for number in range(until, -1, -1):
         labelled += labelled_structures(campaign, round=number, purpose=purpose)
-        if len(labelled) >= campaign.settings.screening.validation_structures:
+        if len(labelled) >= wanted:
             break
     predicted = np.array([s.predicted_energy_per_atom for s, _ in labelled], dtype=np.float64)
     computed = np.array([stored_energy(r) / len(s.species) for s, r in labelled])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +22,10 @@ GAIN_SAFETY = 3.0
 # eV/atom.
 TIE = 5e-4
 SMALLEST_SAMPLE = 10
+# Errors of potentials over relaxed structures have tails about as heavy as this Student
+# distribution's; its fourth moment just exists.
+TAIL_FREEDOM = 5
+USUAL_SAMPLE = 40
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,35 @@ def estimate_errors(predicted: FloatArray, computed: FloatArray) -> ErrorEstimat
     )
 
 
+def expected_losses(heights: FloatArray, sigma: float) -> dict[str, float]:
+    """How many structures that were dropped at these heights are expected to belong on the hull.
+
+    The sum of the probabilities that a structure's energy is too high by its height. Every dropped
+    structure counts, though most of those near the window are twins of ones that were kept: so
+    these are upper bounds.
+
+    Parameters
+    ----------
+    heights
+        Above the hull of the predictions, eV/atom, shape (n_structures,).
+    sigma
+        Root mean square error of the predictions in eV/atom.
+
+    Returns
+    -------
+    ``gaussian``: with normally distributed errors; ``heavy_tailed``: with Student's distribution
+    of `TAIL_FREEDOM` degrees of freedom and the same variance.
+    """
+    from scipy.stats import norm, t
+
+    heights = np.asarray(heights)
+    student = sigma * math.sqrt((TAIL_FREEDOM - 2.0) / TAIL_FREEDOM)
+    return {
+        "gaussian": float(norm.sf(heights / sigma).sum()),
+        "heavy_tailed": float(t.sf(heights / student, TAIL_FREEDOM).sum()),
+    }
+
+
 def possible_gain(forces: FloatArray, stress: FloatArray, volume: float) -> float:
     """Energy in eV that a relaxation may still gain: forces (n, 3) in eV/Å, stress in eV/Å³."""
     atoms = (forces**2).sum() / (2.0 * SOFT_ATOM)
@@ -101,7 +135,12 @@ def next_wave(wave: int, growth: float, most_new: int, total: int) -> int:
 
 
 def sample_size(n_structures: int, wanted: int) -> int:
-    """Structures to validate: as many as wanted, but of a small pool a tenth, at least ten."""
+    """Structures to validate: as many as wanted, but of a small pool a tenth, at least ten.
+
+    If nothing is wanted it is the square root, at least `USUAL_SAMPLE`: the more structures there
+    are, the rarer the errors that matter.
+    """
+    wanted = wanted or max(USUAL_SAMPLE, math.isqrt(n_structures))
     return min(n_structures, wanted, max(SMALLEST_SAMPLE, n_structures // 10))
 
 

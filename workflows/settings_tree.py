@@ -272,7 +272,10 @@ class Screening:
         gt=0,
     )
     validation_structures: int = _setting(
-        40, "Relaxed structures outside the training set from which σ is measured.", ge=2
+        0,
+        "Relaxed structures outside the training set from which σ is measured; 0: the square root "
+        "of how many there are, at least 40.",
+        ge=0,
     )
 
 

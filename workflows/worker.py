@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 
 from fireworks import FWorker, LaunchPad
@@ -49,6 +50,8 @@ def work(launchpad: LaunchPad, store: CampaignStore, *, poll_s: float = POLL_S) 
             overhead = time.process_time() - accounted.seconds
             store.add_cpu_seconds(FIREWORKS_PART, overhead - charged)
             charged = overhead
+            peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            store.note_peak_memory("worker", 1024 * peak_kib)
         elif store.campaign()["finished"] and is_idle(launchpad, store):
             return
         else:

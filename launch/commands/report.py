@@ -20,9 +20,12 @@ PARTS = {
     "training": "training",
     "relaxation": "relaxation with the potential",
     "selection": "selection and decisions",
-    "database": "database",
+    "database": "reading and writing the database",
+    "mongod": "database server",
+    "fireworks": "FireWorks",
     "dft_final": "final DFT relaxations",
 }
+PROCESSES = {"worker": "a worker", "mongod": "the database server"}
 FAILURES_SHOWN = 20
 
 
@@ -133,7 +136,7 @@ def _show_sigma(console: Console, report: dict[str, Any]) -> None:
             f"{sigma['mean_mev_per_atom']:+.2f}",
             sigma["n_structures"],
             _window(sigma),
-            "" if sigma["final"] else "so far",
+            _lost(sigma["expected_lost"]) if sigma["final"] else "so far",
         )
         for key, sigma in report["sigma"].items()
         if sigma is not None
@@ -142,9 +145,14 @@ def _show_sigma(console: Console, report: dict[str, Any]) -> None:
         print_table(
             console,
             "Energy errors of the potentials on structures they were not trained on, meV/atom",
-            ["", "σ>", "largest>", "mean>", "sample>", "window>", ""],
+            ["", "σ>", "largest>", "mean>", "sample>", "window>", "lost, at most>"],
             rows,
         )
+
+
+def _lost(expected: dict[str, float]) -> str:
+    """Stable structures expected among the dropped: with Gaussian and heavy-tailed errors."""
+    return f"{expected['gaussian']:.2g} to {expected['heavy_tailed']:.2g}"
 
 
 def _window(sigma: dict[str, Any]) -> str:
@@ -189,7 +197,12 @@ def _show_cpu(console: Console, report: dict[str, Any]) -> None:
     )  # fmt: skip
     rate = report["structures_per_cpu_second"]
     if rate:
-        console.print(f"{rate:,.0f} structures per CPU second were relaxed with a potential.\n")
+        console.print(f"{rate:,.0f} structures per CPU second were relaxed with a potential.")
+    peaks = report["peak_memory_bytes"]
+    if peaks:
+        listed = ", ".join(f"{PROCESSES[name]} {n / 2**20:,.0f} MiB" for name, n in peaks.items())
+        console.print(f"Peak memory: {listed}.")
+    console.print()
 
 
 def _show_potentials(console: Console, report: dict[str, Any]) -> None:
