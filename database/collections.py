@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
 
 from pymongo import ASCENDING, WriteConcern
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
 from hullscreen.database.connection import Connection, reconnecting
 
@@ -17,22 +19,29 @@ Item = TypeVar("Item")
 Query = dict[str, Any]
 
 DUPLICATE_KEY = 11000
+# Said where a query names an index that a restored copy of a database may lack.
+NO_SUCH_INDEX = 2
 BULK_SIZE = 2000
 KEYS_AT_ONCE = 1000
 
+# Indexes of the structures that queries name themselves: MongoDB tries several and may well take
+# one that makes it sort, or read, all structures of a stage again for every part of them.
+BY_INDEX = ["campaign", "index"]
+BY_ORDER = ["campaign", "stage", "order"]
+# With the stage, so that others' structures are not read.
+BY_HEIGHT = ["campaign", "dropped.energy_above_hull", "index", "stage"]
+BY_FORMULA = ["campaign", "formula_pretty", "dropped.energy_above_hull", "index", "stage"]
 INDEXES: dict[str, list[tuple[list[str], bool]]] = {
     # For each collection the fields of its indexes, and whether they are unique.
     "campaigns": [(["name"], True)],
     "structures": [
-        (["campaign", "index"], True),
-        (["campaign", "order"], False),
-        (["campaign", "stage", "order"], False),
+        (BY_INDEX, True),
+        (BY_ORDER, False),
         # With the outcome, so that outcomes are counted without reading a structure.
         (["campaign", "relaxed.stage", "relaxed.potential", "relaxed.outcome"], False),
         (["campaign", "dropped.stage", "dropped.reason"], False),
-        # Searches, sorted by height; with the stage, so that others' structures are not read.
-        (["campaign", "dropped.energy_above_hull", "index", "stage"], False),
-        (["campaign", "formula_pretty", "dropped.energy_above_hull", "index", "stage"], False),
+        (BY_HEIGHT, False),
+        (BY_FORMULA, False),
     ],
     "selected": [(["campaign", "round", "number"], True), (["campaign", "key"], False)],
     "rounds": [(["campaign", "number"], True)],
@@ -66,7 +75,7 @@ class Collections:
         """Create what the queries need."""
         for collection, indexes in INDEXES.items():
             for fields, unique in indexes:
-                self._create_index(collection, [(name, ASCENDING) for name in fields], unique)
+                self._create_index(collection, ascending(fields), unique)
 
     def _create_index(self, collection: str, keys: list[tuple[str, int]], unique: bool) -> None:
         self._retry(lambda: self._database[collection].create_index(keys, unique=unique))
@@ -79,28 +88,50 @@ class Collections:
         *,
         sort: Sequence[str] = (),
         limit: int = 0,
+        along: Sequence[str] = (),
     ) -> list[dict[str, Any]]:
-        """Documents that match, some fields or all, the smallest values of ``sort`` first."""
+        """Documents that match, some fields or all, the smallest values of ``sort`` first.
+
+        ``along`` are the fields of the index to use; without them MongoDB chooses one.
+        """
 
         def read() -> list[dict[str, Any]]:
             cursor = self._database[collection].find(
-                query, {"_id": 0, **dict.fromkeys(fields, 1)}, limit=limit
+                query,
+                {"_id": 0, **dict.fromkeys(fields, 1)},
+                limit=limit,
+                batch_size=limit,
+                sort=ascending(sort) or None,
+                hint=ascending(along) or None,
             )
-            return list(cursor.sort([(name, ASCENDING) for name in sort]) if sort else cursor)
+            return list(cursor)
 
+        try:
+            return self._retry(read)
+        except OperationFailure as error:
+            if not along or error.code != NO_SUCH_INDEX:
+                raise
+        self.ensure_indexes()
         return self._retry(read)
 
     def _read_in_parts(
-        self, collection: str, query: Query, fields: Sequence[str], *, by: str, size: int
+        self,
+        collection: str,
+        query: Query,
+        fields: Sequence[str],
+        *,
+        along: Sequence[str],
+        size: int,
     ) -> Iterator[list[dict[str, Any]]]:
-        """Documents that match, sorted by a unique number from 0, at most ``size`` at once.
+        """Documents that match, at most ``size`` at once, in the order of an index.
 
-        Each part is a query of its own, so that a server that went away costs no more than one.
+        Its last field is a unique number from 0; ``query`` gives values of all others. Each part is
+        a query of its own, so that a server that went away costs no more than one.
         """
-        last = -1
+        last, by = -1, along[-1]
         while True:
             beyond = {"$and": [query, {by: {"$gt": last}}]}
-            part = self._find(collection, beyond, [*fields, by], sort=[by], limit=size)
+            part = self._find(collection, beyond, [*fields, by], sort=[by], limit=size, along=along)
             if part:
                 yield part
                 last = part[-1][by]
@@ -122,19 +153,48 @@ class Collections:
             return
 
     def _bulk(self, collection: str, writes: Iterable[Any]) -> None:
-        """Many writes; documents that exist already are left as they are."""
-        for part in parts_of(writes, BULK_SIZE):
-            self._write_part(collection, part)
+        """Many writes; documents that exist already are left as they are.
+
+        While the server works on one part, the next is made.
+        """
+        with ThreadPoolExecutor(1) as writer:
+            under_way: Future[None] | None = None
+            for part in parts_of(writes, BULK_SIZE):
+                if under_way is not None:
+                    under_way.result()
+                under_way = writer.submit(self._write_part, collection, part)
+            if under_way is not None:
+                under_way.result()
 
     def _write_part(self, collection: str, part: Sequence[Any]) -> None:
+        codes = self._codes_of_bulk(collection, part)
+        if NO_SUCH_INDEX in codes:
+            self.ensure_indexes()
+            self._codes_of_bulk(collection, part, harmless={DUPLICATE_KEY})
+
+    def _codes_of_bulk(
+        self,
+        collection: str,
+        part: Sequence[Any],
+        harmless: AbstractSet[int] = frozenset({DUPLICATE_KEY, NO_SUCH_INDEX}),
+    ) -> set[int]:
+        """Codes of the writes that failed, all of them harmless."""
         try:
             self._retry(lambda: self._database[collection].bulk_write(part, ordered=False))
         except BulkWriteError as error:
-            if any(problem["code"] != DUPLICATE_KEY for problem in error.details["writeErrors"]):
+            codes = {problem["code"] for problem in error.details["writeErrors"]}
+            if codes - harmless:
                 raise
+            return codes
+        return set()
 
     def _retry(self, operation: Callable[[], Result]) -> Result:
         return reconnecting(self._connection, operation)
+
+
+def ascending(fields: Sequence[str]) -> list[tuple[str, int]]:
+    """Fields as MongoDB wants them to sort by, or of an index."""
+    return [(name, ASCENDING) for name in fields]
 
 
 def parts_of(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

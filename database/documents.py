@@ -9,13 +9,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from hullscreen.potentials.structures import FloatArray, IntArray
 
 SCHEMA_VERSION = 1
+
+DOUBLES, INTEGERS = np.dtype("<f8"), np.dtype("<i4")
+# Stored as they are; what is neither these nor below is left to MongoDB as well.
+PLAIN = (str, int, float, bool, bytes, dict, datetime, type(None))
 
 
 def now() -> datetime:
@@ -43,42 +47,47 @@ class Geometry:
 
 def pack(array: FloatArray) -> bytes:
     """Doubles as bytes."""
-    return np.ascontiguousarray(array, dtype="<f8").tobytes()
+    return np.asarray(array, dtype=DOUBLES).tobytes()
 
 
 def unpack(data: bytes) -> FloatArray:
     """Rows of three doubles."""
-    return np.frombuffer(data, dtype="<f8").reshape(-1, 3).astype(np.float64)
+    return np.frombuffer(data, dtype=DOUBLES).reshape(-1, 3).astype(np.float64)
 
 
 def pack_species(species: IntArray) -> bytes:
     """Species indices as bytes."""
-    return np.ascontiguousarray(species, dtype="<i4").tobytes()
+    return np.asarray(species, dtype=INTEGERS).tobytes()
 
 
 def unpack_species(data: bytes) -> IntArray:
     """The inverse of `pack_species`."""
-    return np.frombuffer(data, dtype="<i4").astype(np.int32)
+    return np.frombuffer(data, dtype=INTEGERS).astype(np.int32)
 
 
 class Document:
     """Conversion that all documents share: fields by name, geometries and species packed."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
     def to_bson(self) -> dict[str, Any]:
         """The document as MongoDB stores it."""
         document: dict[str, Any] = {}
-        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, entry.name)
-            if isinstance(value, Document | Geometry):
-                value = value.to_bson()
-            elif entry.name == "species":
-                value = pack_species(value)
-            elif isinstance(value, np.ndarray):
-                value = pack(value)
-            elif isinstance(value, tuple):
-                value = list(value)
-            document[entry.name] = value
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            document[name] = value if type(value) in PLAIN else _packed(name, value)
         return document
+
+
+def _packed(name: str, value: Any) -> Any:
+    """A field that MongoDB cannot take, or not as compactly, as it is."""
+    if isinstance(value, Document | Geometry):
+        return value.to_bson()
+    if name == "species":
+        return pack_species(value)
+    if isinstance(value, np.ndarray):
+        return pack(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import numpy as np
 from pymongo import InsertOne, UpdateOne
 
-from hullscreen.database.collections import Collections, Query, parts_of
+from hullscreen.database.collections import (
+    BY_FORMULA,
+    BY_HEIGHT,
+    BY_INDEX,
+    BY_ORDER,
+    Collections,
+    Query,
+    ascending,
+    parts_of,
+)
 from hullscreen.database.documents import (
-    Geometry,
+    INTEGERS,
     Prototype,
     Relaxed,
     RoundDocument,
+    unpack,
     unpack_species,
 )
-from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
+from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 
+LAST_STAGE = 3
 INDICES_AT_ONCE = 10_000
 # Documents held in memory at once: tens of megabytes.
 READ_AT_ONCE = 10_000
@@ -97,14 +110,16 @@ class StructureQueries(Collections):
 
     def orders(self, stage: int) -> IndexArray:
         """Places, in the order of waves, of the structures that have reached a stage; sorted."""
-        query = {"campaign": self.name, "stage": {"$gte": stage}}
-        parts = self._read_in_parts("structures", query, [], by="order", size=READ_AT_ONCE)
-        return np.array([document["order"] for part in parts for document in part], dtype=np.int64)
+        # Named one by one, the stages' parts of the index are merged and nothing is sorted.
+        reached = {"$in": list(range(stage, LAST_STAGE + 1))}
+        return self._orders({"campaign": self.name, "stage": reached})
 
     def unrelaxed_orders(self, round_: RoundDocument) -> IndexArray:
         """Places, in the order of waves, of what a round has still to relax; sorted."""
-        query = {"campaign": self.name, **self.unrelaxed(round_)}
-        parts = self._read_in_parts("structures", query, [], by="order", size=READ_AT_ONCE)
+        return self._orders({"campaign": self.name, **self.unrelaxed(round_)})
+
+    def _orders(self, query: Query) -> IndexArray:
+        parts = self._read_in_parts("structures", query, [], along=BY_ORDER, size=READ_AT_ONCE)
         orders = [document["order"] for part in parts for document in part]
         return np.array(orders, dtype=np.int64)
 
@@ -120,7 +135,10 @@ class StructureQueries(Collections):
         """
         full = self._with_geometry(query, geometry)
         fields = [*BATCH_FIELDS, geometry]
-        return _batch(self._find("structures", full, fields, sort=["index"], limit=limit), geometry)
+        # A few places in the order of waves are found along it, and sorted.
+        along = BY_ORDER if "order" in query else ()
+        found = self._find("structures", full, fields, sort=["index"], limit=limit, along=along)
+        return _batch(found, geometry)
 
     def batches(
         self, query: Query, *, geometry: str = "relaxed.geometry"
@@ -128,7 +146,7 @@ class StructureQueries(Collections):
         """The same of any number of structures, as many at once as memory easily holds."""
         full = self._with_geometry(query, geometry)
         fields = [*BATCH_FIELDS, geometry]
-        for part in self._read_in_parts("structures", full, fields, by="index", size=READ_AT_ONCE):
+        for part in self._in_order_of_index(full, fields):
             yield _batch(part, geometry)
 
     def _with_geometry(self, query: Query, geometry: str) -> Query:
@@ -137,8 +155,13 @@ class StructureQueries(Collections):
     def documents(self, query: Query, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Plain fields of structures that match, in order of their index."""
         full = {"campaign": self.name, **query}
-        for part in self._read_in_parts("structures", full, fields, by="index", size=READ_AT_ONCE):
+        for part in self._in_order_of_index(full, fields):
             yield from part
+
+    def _in_order_of_index(
+        self, query: Query, fields: Sequence[str]
+    ) -> Iterator[list[dict[str, Any]]]:
+        return self._read_in_parts("structures", query, fields, along=BY_INDEX, size=READ_AT_ONCE)
 
     def tally(self, *fields: str, **query: Any) -> dict[tuple[Any, ...], int]:
         """Number of structures by the values of some fields, None where one is missing."""
@@ -154,25 +177,29 @@ class StructureQueries(Collections):
     ) -> list[dict[str, Any]]:
         """Plain fields of structures that match, the smallest values of ``sort`` first."""
         full = {"campaign": self.name, **query}
-        return self._find("structures", full, fields, sort=sort, limit=limit)
+        if isinstance(query.get("index"), int):
+            # One structure has no order.
+            return self._find("structures", full, fields, along=BY_INDEX)
+        by_height = list(sort)[:1] == ["dropped.energy_above_hull"]
+        along = (BY_FORMULA if "formula_pretty" in query else BY_HEIGHT) if by_height else ()
+        return self._find("structures", full, fields, sort=sort, limit=limit, along=along)
 
     def save_relaxed(self, results: Mapping[int, Relaxed]) -> None:
         """Store relaxations by structure index, unless a newer potential's is there."""
-        writes = [
+        writes = (
             UpdateOne(
                 {
                     "campaign": self.name,
                     "index": index,
                     "stage": result.stage,
-                    "$or": [
-                        {"relaxed.potential": {"$exists": False}},
-                        {"relaxed.potential": {"$lt": result.potential}},
-                    ],
+                    # Also where there is none yet.
+                    "relaxed.potential": {"$not": {"$gte": result.potential}},
                 },
                 {"$set": {"relaxed": result.to_bson()}},
+                hint=ascending(BY_INDEX),
             )
             for index, result in results.items()
-        ]
+        )
         self._bulk("structures", writes)
 
     def advance(self, indices: Iterable[int], stage: int) -> None:
@@ -196,6 +223,7 @@ class StructureQueries(Collections):
             UpdateOne(
                 {"campaign": self.name, "index": index, "dropped": {"$exists": False}},
                 {"$set": {"dropped": dict(reason)}},
+                hint=ascending(BY_INDEX),
             )
             for index, reason in reasons
         )
@@ -224,18 +252,23 @@ class StructureQueries(Collections):
 
 
 def _batch(documents: Sequence[Mapping[str, Any]], geometry: str) -> StructureBatch:
-    parts = []
-    for document in documents:
-        place: Any = document
-        for name in geometry.split("."):
-            place = place[name]
-        found = Geometry.from_bson(place)
-        parts.append((found.cell, found.positions, unpack_species(document["species"])))
+    """Arrays of many documents: bytes are joined first, for an array of each costs more."""
+    path = geometry.split(".")
+    found: list[Any] = [reduce(getitem, path, document) for document in documents]
+    species = [document["species"] for document in documents]
+    offsets = np.zeros(len(documents) + 1, dtype=np.int64)
+    np.cumsum([len(kinds) // INTEGERS.itemsize for kinds in species], out=offsets[1:])
+    structures = Structures(
+        unpack(b"".join([one["cell"] for one in found])).reshape(-1, 3, 3),
+        unpack(b"".join([one["positions"] for one in found])),
+        unpack_species(b"".join(species)),
+        offsets,
+    )
     relaxed = [document.get("relaxed", {}) for document in documents]
     return StructureBatch(
         np.array([document["index"] for document in documents], dtype=np.int64),
         np.array([document["counts"] for document in documents], dtype=np.int64),
-        join(parts),
+        structures,
         np.array([entry.get("energy_per_atom", np.nan) for entry in relaxed]),
         np.array([entry.get("potential", -1) for entry in relaxed], dtype=np.int64),
         np.array([entry.get("highest_grade", np.nan) for entry in relaxed]),

@@ -291,7 +291,7 @@ class _Progress:
             done = len(store.dft_results(asked))
             self.board.show(f"round {last.number}: DFT single points", done, len(asked))
         if last.purpose == "final":
-            done = store.count(final={"$exists": True})
+            done = store.count(stage=3, final={"$exists": True})
             self.board.show("final: DFT relaxations", done, len(last.final_indices))
 
     def _round_sentence(self, number: int) -> str:

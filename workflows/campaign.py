@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,8 @@ from hullscreen.potentials.active_set import NOT_SET, ActiveSet
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_files import parse_mtp
-from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
-from hullscreen.workflows.prototypes import PrototypePool
+from hullscreen.potentials.structures import IndexArray
+from hullscreen.workflows.prototypes import PrototypeBatch, PrototypePool
 from hullscreen.workflows.settings_tree import Settings
 
 FINAL_STAGE = 3
@@ -187,15 +187,11 @@ def add_prototypes(campaign: Campaign) -> dict[str, int]:
     rng = np.random.default_rng([campaign.settings.campaign.seed, ORDER_STREAM])
     order = np.empty(counts["total"], dtype=np.int64)
     order[rng.permutation(counts["total"])] = np.arange(counts["total"])
-    for batch in pool.batches(2000):
-        structures = batch.structures
-        atom_counts = structures.counts(len(campaign.elements))
-        campaign.store.insert_prototypes(
-            _prototype(
-                campaign, batch.first_index + i, order, name, structures.one(i), atom_counts[i]
-            )
-            for i, name in enumerate(batch.prototypes)
-        )
+    campaign.store.insert_prototypes(
+        prototype
+        for batch in pool.batches(2000)
+        for prototype in _prototypes(campaign, batch, order)
+    )
     return counts
 
 
@@ -204,28 +200,34 @@ def total_structures(campaign: Campaign) -> int:
     return int(campaign.store.campaign()["pool"]["total"])
 
 
-def _prototype(
-    campaign: Campaign,
-    index: int,
-    order: IndexArray,
-    name: str,
-    geometry: tuple[FloatArray, FloatArray, IntArray],
-    counts: IndexArray,
-) -> Prototype:
-    cell, positions, species = geometry
-    return Prototype(
-        campaign=campaign.store.name,
-        index=index,
-        order=int(order[index]),
-        prototype=name,
-        nsites=len(species),
-        counts=tuple(int(n) for n in counts),
-        formula_pretty=formula(counts, campaign.elements),
-        species=species,
-        start=Geometry(cell, positions),
-    )
+def _prototypes(
+    campaign: Campaign, batch: PrototypeBatch, order: IndexArray
+) -> Iterator[Prototype]:
+    name, elements, structures = campaign.store.name, campaign.elements, batch.structures
+    places = order[batch.first_index : batch.first_index + len(structures)].tolist()
+    counts = structures.counts(len(elements)).tolist()
+    for i, prototype in enumerate(batch.prototypes):
+        cell, positions, species = structures.one(i)
+        atoms = tuple(counts[i])
+        yield Prototype(
+            campaign=name,
+            index=batch.first_index + i,
+            order=places[i],
+            prototype=prototype,
+            nsites=len(species),
+            counts=atoms,
+            formula_pretty=_reduced_formula(atoms, elements),
+            species=species,
+            start=Geometry(cell, positions),
+        )
 
 
 def formula(counts: IndexArray, elements: tuple[str, ...]) -> str:
     """Reduced formula in the elements' order of electronegativity, as pymatgen writes it."""
-    return str(Composition(dict(zip(elements, map(int, counts), strict=True))).reduced_formula)
+    return _reduced_formula(tuple(map(int, counts)), elements)
+
+
+@cache
+def _reduced_formula(counts: tuple[int, ...], elements: tuple[str, ...]) -> str:
+    """As `formula`; a pool has few compositions beside its structures."""
+    return str(Composition(dict(zip(elements, counts, strict=True))).reduced_formula)

@@ -1,9 +1,10 @@
 """Which relaxed structures are the same crystal, so that DFT is spent on one of them only.
 
-A cheap key finds candidates: composition of the primitive cell, energy per atom, volume per atom
-and, where given, the mean of each MTP basis function over the atoms. Inside, an exact comparison
+Cheap keys find candidates: composition of the primitive cell, energy per atom, volume per atom,
+lengths of the lattice and of the bonds between each two species and, where given, the mean of each
+MTP basis function over the atoms. Inside, an exact comparison
 decides: two crystals are one if a rotation or reflection, a translation and a small strain map the
-primitive cell of one onto the other's, species by species. The key can only keep apart, never
+primitive cell of one onto the other's, species by species. Keys can only keep apart, never
 merge; and each member is compared with its group's representative itself, so that no chain of
 small differences joins two crystals that differ.
 """
@@ -18,6 +19,7 @@ from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray, Structures
 from hullscreen.workflows.crystal_kernels import (
     crystals_match,
+    distance_keys,
     group_crystals,
     primitive_crystal,
     primitive_crystals,
@@ -167,17 +169,16 @@ def group_by_basin(
     )
     composition = _compositions(species, structures.offsets, sizes)
     order = np.lexsort((energies, composition)).astype(np.int64)
+    crystals = (cells, fractions, species, structures.offsets, sizes)
+    keys = distance_keys(*crystals, int(species.max()) + 1)
     labels: IndexArray = group_crystals(
         order,
         composition,
         energies,
         structures.volumes / structures.n_atoms,
         vectors,
-        cells,
-        fractions,
-        species,
-        structures.offsets,
-        sizes,
+        *crystals,
+        *keys,
         tolerances.energy_per_atom,
         tolerances.volume,
         tolerances.fingerprint,

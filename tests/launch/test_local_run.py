@@ -127,6 +127,29 @@ def test_one_run_at_a_time_and_killed_workers_are_replaced(session):
     assert run_quietly(session, 10**6) == []
 
 
+def history(session):
+    """What a campaign chose, fitted and found."""
+    store = session.store
+    return (
+        [(one.round, one.structure_index, one.key) for one in store.selected()],
+        [document["text"] for document in store.potentials(["text"])],
+        [(e.structure_index, e.energy_above_hull) for e in final_hull(store).entries],
+    )
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_the_number_of_workers(session):
+    run_quietly(session, 1)
+    alone = history(session)
+    # The same campaign once more, in a database of its own.
+    session.connection.database.client.drop_database(session.connection.name)
+    run_quietly(session, 3)
+    chosen, potentials, hull = history(session)
+    assert chosen == alone[0]
+    assert potentials == alone[1]
+    assert hull == alone[2]
+
+
 @pytest.mark.slow
 def test_dft_that_fails_is_named_and_can_be_run_again(session, failing):
     failing.write_text("CuPd2")
