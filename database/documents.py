@@ -167,6 +167,8 @@ class Relaxed(Document):
         The stage, and the round whose potential it was.
     outcome
         How it ended, see `hullscreen.potentials.relaxation.Outcome`.
+    energy_per_atom
+        None where not even the start has an energy that can be used; ``geometry`` is the start.
     highest_grade
         Largest extrapolation grade on the way; the geometry of which is ``snapshot``.
     """
@@ -174,7 +176,7 @@ class Relaxed(Document):
     stage: int
     potential: int
     outcome: str
-    energy_per_atom: float
+    energy_per_atom: float | None
     evaluations: int
     grade: float
     highest_grade: float

@@ -269,7 +269,7 @@ def _batch(documents: Sequence[Mapping[str, Any]], geometry: str) -> StructureBa
         np.array([document["index"] for document in documents], dtype=np.int64),
         np.array([document["counts"] for document in documents], dtype=np.int64),
         structures,
-        np.array([entry.get("energy_per_atom", np.nan) for entry in relaxed]),
+        np.array([entry.get("energy_per_atom") for entry in relaxed], dtype=np.float64),
         np.array([entry.get("potential", -1) for entry in relaxed], dtype=np.int64),
         np.array([entry.get("highest_grade", np.nan) for entry in relaxed]),
         [entry.get("outcome", "") for entry in relaxed],

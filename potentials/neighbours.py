@@ -82,8 +82,22 @@ def whole_lanes(n: int) -> int:
 
 @kernel
 def reduce_cell(cell: FloatArray) -> FloatArray:
-    """The same lattice's vectors, shortened by one another until none can be."""
+    """The same lattice's vectors, shortened by one another until none can be.
+
+    Three vectors that nearly cancel are of no length that pairs of them would show; however flat
+    their cell is, it would take any number of translations to fill a sphere with it.
+    """
     reduced = cell.copy()
+    for _ in range(MAX_REDUCTIONS):
+        _shorten_by_pairs(reduced)
+        if not _shorten_by_triple(reduced):
+            break
+    return reduced
+
+
+@kernel
+def _shorten_by_pairs(reduced: FloatArray) -> None:
+    """Subtract vectors from one another while that shortens one."""
     for _ in range(MAX_REDUCTIONS):
         changed = False
         for a in range(3):
@@ -102,7 +116,31 @@ def reduce_cell(cell: FloatArray) -> FloatArray:
                     changed = True
         if not changed:
             break
-    return reduced
+
+
+@kernel
+def _shorten_by_triple(reduced: FloatArray) -> bool:
+    """Replace the longest vector by its sum with ± the others if that is shorter; whether it is."""
+    longest, most = 0, 0.0
+    for a in range(3):
+        square = reduced[a, 0] ** 2 + reduced[a, 1] ** 2 + reduced[a, 2] ** 2
+        if square > most:
+            longest, most = a, square
+    b, c = (longest + 1) % 3, (longest + 2) % 3
+    best, least = -1, most * (1.0 - 1e-9)
+    for signs in range(4):
+        square = 0.0
+        for axis in range(3):
+            step = (1 - 2 * (signs & 1)) * reduced[b, axis] + (1 - (signs & 2)) * reduced[c, axis]
+            square += (reduced[longest, axis] + step) ** 2
+        if square < least:
+            best, least = signs, square
+    if best < 0:
+        return False
+    for axis in range(3):
+        step = (1 - 2 * (best & 1)) * reduced[b, axis] + (1 - (best & 2)) * reduced[c, axis]
+        reduced[longest, axis] += step
+    return True
 
 
 @kernel

@@ -8,6 +8,7 @@ from enum import IntEnum
 import numpy as np
 
 from hullscreen.potentials import relaxation_kernels as kernels
+from hullscreen.potentials import relaxation_walks as walks
 from hullscreen.potentials.active_set import ActiveSet, checked_active_set
 from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.labels import EV_PER_CUBIC_ANGSTROM_IN_GPA
@@ -16,15 +17,36 @@ from hullscreen.potentials.structures import FloatArray, IntArray, Structures
 
 
 class Outcome(IntEnum):
-    """How a relaxation ended; every structure ends in exactly one of these."""
+    """How a relaxation ended; every structure ends in exactly one of these.
 
-    CONVERGED = kernels.CONVERGED
-    STEP_LIMIT = kernels.STEP_LIMIT
-    EXTRAPOLATING = kernels.EXTRAPOLATING
-    TOO_CLOSE = kernels.TOO_CLOSE
-    VOLUME_LIMIT = kernels.VOLUME_LIMIT
-    ENERGY_LIMIT = kernels.ENERGY_LIMIT
-    STALLED = kernels.STALLED
+    Attributes
+    ----------
+    CONVERGED
+        Longest force and every component of the stress are below their tolerances.
+    STEP_LIMIT
+        All allowed evaluations are spent, and energies still fell; or it went back and forth.
+    EXTRAPOLATING
+        The extrapolation grade reached ``break_grade``: the potential must learn this first.
+    TOO_CLOSE
+        Atoms, or a lattice vector, are closer than ``shortest_distance``, or the cell is too dense
+        for atoms to keep it: at the start, or wherever else it would have to go.
+    VOLUME_LIMIT
+        The volume would have to change by more than ``volume_ratio``: it collapses or flies apart.
+    ENERGY_LIMIT
+        The energy fell below ``lowest_energy_per_atom``, or energy, forces or grade are no numbers:
+        a hole in the potential.
+    STALLED
+        No step along falling slopes lowers the energy, or steps change it by rounding only and
+        bring no smaller force or stress: the tolerances are below what the potential can resolve.
+    """
+
+    CONVERGED = walks.CONVERGED
+    STEP_LIMIT = walks.STEP_LIMIT
+    EXTRAPOLATING = walks.EXTRAPOLATING
+    TOO_CLOSE = walks.TOO_CLOSE
+    VOLUME_LIMIT = walks.VOLUME_LIMIT
+    ENERGY_LIMIT = walks.ENERGY_LIMIT
+    STALLED = walks.STALLED
 
 
 @dataclass(frozen=True)
@@ -82,22 +104,28 @@ class RelaxationLimits:
 class Relaxed:
     """What became of a batch; arrays have one entry a structure unless stated.
 
+    Nothing here is infinite, and NaN are only the energies, forces and stresses of structures that
+    have none.
+
     Attributes
     ----------
     structures
-        Last accepted geometries.
+        Last accepted geometries: the start where not even that has a usable energy.
     energies
-        Total energies in eV.
+        Total energies there in eV; NaN without a usable one, which ends `TOO_CLOSE`,
+        `ENERGY_LIMIT` or (for a volume ratio of one) `VOLUME_LIMIT`.
     outcomes
         Values of `Outcome`.
     evaluations
-        Energy and force evaluations spent.
+        Energy and force evaluations spent; none if atoms are too close from the start.
     grades, highest_grades
-        Extrapolation grade at the end, and the highest on the way; zero without an active set.
+        Extrapolation grade at the end, and the highest on the way; zero without an active set, and
+        without an energy.
     snapshots
-        The geometries of the highest grade.
+        The geometries of the highest grade; the start without an energy.
     max_forces, max_stresses
-        Longest force in eV/Å and largest stress component in eV/Å³ at the end.
+        Longest force in eV/Å and largest stress component in eV/Å³ at the end; NaN without an
+        energy.
     """
 
     structures: Structures
@@ -130,6 +158,9 @@ def relax(
 ) -> Relaxed:
     """Relax cell and positions of every structure.
 
+    What becomes of a structure depends neither on those beside it nor on their order, to the last
+    bit.
+
     Parameters
     ----------
     active_set
@@ -159,6 +190,8 @@ def relax(
     inverse = np.zeros((0, 0))
     if active_set is not None:
         inverse = checked_active_set(active_set, potential).inverse
+    # Columns of zeros give grades of zero.
+    inverse = np.pad(inverse, ((0, 0), (0, -len(inverse) % kernels.COLUMNS)))
     limits = limits or RelaxationLimits()
     n = len(structures)
     result = Relaxed(
@@ -174,8 +207,8 @@ def relax(
     )
     kernels.relax_batch(
         potential.tables,
-        np.ascontiguousarray(inverse),
-        kernels.Limits(
+        inverse,
+        walks.Limits(
             float(limits.force_tolerance),
             limits.stress_tolerance_gpa / EV_PER_CUBIC_ANGSTROM_IN_GPA,
             int(limits.max_evaluations),
@@ -185,19 +218,21 @@ def relax(
             float(limits.lowest_energy_per_atom),
             float(limits.max_step),
         ),
-        result.structures.cells,
-        result.structures.positions,
         structures.species,
         structures.offsets,
-        result.energies,
-        result.outcomes,
-        result.evaluations,
-        result.grades,
-        result.highest_grades,
-        result.snapshots.cells,
-        result.snapshots.positions,
-        result.max_forces,
-        result.max_stresses,
+        kernels.Outputs(
+            result.structures.cells,
+            result.structures.positions,
+            result.energies,
+            result.outcomes,
+            result.evaluations,
+            result.grades,
+            result.highest_grades,
+            result.snapshots.cells,
+            result.snapshots.positions,
+            result.max_forces,
+            result.max_stresses,
+        ),
     )
     return result
 

@@ -279,7 +279,7 @@ def _result(
         stage=round_.stage,
         potential=round_.potential,
         outcome=outcome.name.lower(),
-        energy_per_atom=float(energy),
+        energy_per_atom=float(energy) if np.isfinite(energy) else None,
         evaluations=int(relaxed.evaluations[i]),
         grade=float(relaxed.grades[i]),
         highest_grade=float(relaxed.highest_grades[i]),

@@ -187,28 +187,33 @@ def _changes(potential: MomentTensorPotential, before: Structures, result: Relax
 def _labelled(
     potential: MomentTensorPotential, result: Relaxed, *, with_grade: bool
 ) -> list[Configuration]:
-    """Final geometries with energy, forces, stress and outcome; without labels if unevaluated."""
+    """Final geometries with energy, forces, stress and outcome; the labels only where known."""
+    import numpy as np
+
     from hullscreen.potentials.cfg_files import from_structures
     from hullscreen.potentials.relaxation import Outcome
 
-    structures = result.structures
+    known = np.flatnonzero(np.isfinite(result.energies))
+    structures = result.structures.take(known)
     labels = potential.evaluate(structures)
     volumes = structures.volumes
+    places = {int(i): k for k, i in enumerate(known)}
     labelled = []
-    for i, one in enumerate(from_structures(structures)):
+    for i, one in enumerate(from_structures(result.structures)):
         features = {"outcome": [Outcome(result.outcomes[i]).name.lower()]}
         if with_grade:
             features["MV_grade"] = [f"{result.grades[i]:.17g}"]
-        if result.evaluations[i] == 0:
+        if i not in places:
             labelled.append(replace(one, features=features))
             continue
-        atoms = slice(structures.offsets[i], structures.offsets[i + 1])
+        k = places[i]
+        atoms = slice(structures.offsets[k], structures.offsets[k + 1])
         labelled.append(
             replace(
                 one,
-                energy=float(labels.energies[i]),
+                energy=float(labels.energies[k]),
                 forces=labels.forces[atoms],
-                plus_stress=-volumes[i] * labels.stresses[i],
+                plus_stress=-volumes[k] * labels.stresses[k],
                 features=features,
             )
         )

@@ -1,4 +1,4 @@
-"""Microseconds per atom beside motep's in the same run, and relaxations per second.
+"""Microseconds per atom beside motep's in the same run.
 
 Two hundred Cu-Au cells of 2-12 atoms with about 38 neighbours, in one thread. Times are CPU times;
 those of compiling are not counted.
@@ -13,8 +13,7 @@ import pytest
 
 from hullscreen.potentials.cfg_files import read_cfg, to_structures
 from hullscreen.potentials.moment_tensor_potential import untrained
-from hullscreen.potentials.mtp_files import read_mtp, write_mtp
-from hullscreen.potentials.relaxation import RelaxationLimits, relax
+from hullscreen.potentials.mtp_files import write_mtp
 from hullscreen.potentials.structures import from_atoms, to_atoms
 
 ELEMENTS = ("Cu", "Au")
@@ -132,21 +131,3 @@ def test_large_cells():
         costs[len(atoms)] = seconds(lambda: potential.evaluate(one), 3) / len(atoms)  # noqa: B023
     shown = ", ".join(f"{1e6 * cost:.2f} for {n:,}" for n, cost in costs.items())
     print(f"\nlevel 16, one cell, 54 neighbours: µs/atom {shown} atoms")
-
-
-@pytest.mark.parametrize("level", [8, 16])
-def test_relaxations(level, cells):
-    path = stored(f"CuAu_EMT_L{level:02d}.mtp")
-    if path is None:
-        pytest.skip("a trained potential is among the reference data only")
-    potential = read_mtp(path, ELEMENTS)
-    limits = RelaxationLimits(1e-4, 1e-3, max_evaluations=500)
-    result = relax(potential, cells, limits)
-    spent = seconds(lambda: relax(potential, cells, limits), 3)
-    one = seconds(lambda: potential.evaluate(cells))
-    print(
-        f"\nlevel {level}: {len(cells) / spent:.0f} relaxations/s to 1e-4 eV/Å and 1e-3 GPa, "
-        f"{result.evaluations.mean():.1f} evaluations each, "
-        f"{spent / one / result.evaluations.mean():.2f} evaluation times per evaluation; "
-        f"{result.outcome_counts()}"
-    )

@@ -258,17 +258,19 @@ def test_relax_reports_outcomes_and_writes_geometries(suffix, run, tmp_path):
 
 
 def test_relax_says_how_each_structure_ended(run, tmp_path):
-    frames = list(alloys(0, n_frames=2))
+    frames = list(alloys(0, n_frames=3))
     frames[1].set_cell(frames[1].cell * 0.3, scale_atoms=True)
+    frames[2].positions[1] = frames[2].positions[0]
     write(tmp_path / "in.xyz", frames)
     report = run(
         "relax", "p.mtp", str(tmp_path / "in.xyz"), "-o", str(tmp_path / "out.xyz"), "--json"
     )
-    assert report["outcomes"] == {"converged": 1, "too_close": 1}
-    good, bad = read(tmp_path / "out.xyz", index=":")
+    assert report["outcomes"] == {"converged": 1, "too_close": 2}
+    good, *bad = read(tmp_path / "out.xyz", index=":")
     assert good.info["outcome"] == "converged"
-    assert bad.info["outcome"] == "too_close"
-    assert bad.calc is None
+    for atoms in bad:
+        assert atoms.info["outcome"] == "too_close"
+        assert atoms.calc is None
     text = run("relax", "p.mtp", str(tmp_path / "in.xyz"), "-o", str(tmp_path / "out.xyz"))
     assert "lower --shortest-distance" in text
     assert "mean change of those converged: " in text

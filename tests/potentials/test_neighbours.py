@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hullscreen.potentials.moment_tensor_potential import untrained
+from hullscreen.potentials.neighbours import reduce_cell
 from hullscreen.potentials.structures import from_atoms, join
 
 CUTOFF = 4.0
@@ -163,3 +164,19 @@ def test_a_cluster_in_a_vacuum(n_atoms, edge, potential):
     expected = np.where(inside, c * (CUTOFF - r) ** 2, 0.0).sum(axis=1)
     # Fractional coordinates of a cell of 3e4 Å are rounded to 1e-12 Å; a sum has up to 40 terms.
     np.testing.assert_allclose(result.site_energies, expected, rtol=1e-11, atol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(1e-3, 0.1))
+def test_three_vectors_that_nearly_cancel_are_shortened(seed, shortest):
+    rng = np.random.default_rng(seed)
+    first, second = 3.0 * rng.normal(size=(2, 3))
+    tiny = rng.normal(size=3)
+    tiny *= shortest / np.linalg.norm(tiny)
+    cell = np.array([first, second, tiny - first - second])
+    reduced = reduce_cell(cell)
+    lengths = np.linalg.norm(reduced, axis=1)
+    assert lengths.min() <= shortest * (1 + 1e-9)
+    steps = np.linalg.solve(cell.T, reduced.T).T
+    # Whole numbers; the rounding grows as the cell flattens.
+    assert abs(steps - np.rint(steps)).max() < 1e-6
+    assert round(abs(np.linalg.det(np.rint(steps)))) == 1
