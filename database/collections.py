@@ -27,7 +27,9 @@ KEYS_AT_ONCE = 1000
 # Indexes of the structures that queries name themselves: MongoDB tries several and may well take
 # one that makes it sort, or read, all structures of a stage again for every part of them.
 BY_INDEX = ["campaign", "index"]
-BY_ORDER = ["campaign", "stage", "order"]
+BY_ORDER = ["campaign", "stage", "relaxed.stage", "order"]
+# With the potential, so that outcomes are counted without reading a structure.
+BY_OUTCOME = ["campaign", "relaxed.stage", "relaxed.outcome", "relaxed.potential"]
 # With the stage, so that others' structures are not read.
 BY_HEIGHT = ["campaign", "dropped.energy_above_hull", "index", "stage"]
 BY_FORMULA = ["campaign", "formula_pretty", "dropped.energy_above_hull", "index", "stage"]
@@ -37,8 +39,7 @@ INDEXES: dict[str, list[tuple[list[str], bool]]] = {
     "structures": [
         (BY_INDEX, True),
         (BY_ORDER, False),
-        # With the outcome, so that outcomes are counted without reading a structure.
-        (["campaign", "relaxed.stage", "relaxed.potential", "relaxed.outcome"], False),
+        (BY_OUTCOME, False),
         (["campaign", "dropped.stage", "dropped.reason"], False),
         (BY_HEIGHT, False),
         (BY_FORMULA, False),

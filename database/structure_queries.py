@@ -16,6 +16,7 @@ from hullscreen.database.collections import (
     BY_HEIGHT,
     BY_INDEX,
     BY_ORDER,
+    BY_OUTCOME,
     Collections,
     Query,
     ascending,
@@ -32,6 +33,8 @@ from hullscreen.database.documents import (
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 
 LAST_STAGE = 3
+# Those that relax with a potential.
+RELAXED_STAGES = (1, 2)
 INDICES_AT_ONCE = 10_000
 # Documents held in memory at once: tens of megabytes.
 READ_AT_ONCE = 10_000
@@ -88,40 +91,57 @@ class StructureQueries(Collections):
             lambda: self._database.structures.count_documents({"campaign": self.name, **query})
         )
 
-    def unrelaxed(self, round_: RoundDocument) -> Query:
-        """Which structures a round has still to relax."""
-        query: Query = {
-            "stage": round_.stage,
-            "order": {"$lt": round_.wave},
-            "dropped": {"$exists": False},
-        }
-        if round_.again:
-            query["relaxed.potential"] = {"$lt": round_.potential}
-        else:
-            query["$or"] = [
-                {"relaxed.stage": {"$ne": round_.stage}},
-                # What did not converge is tried again with every new potential.
-                {
-                    "relaxed.outcome": {"$ne": "converged"},
-                    "relaxed.potential": {"$lt": round_.potential},
-                },
-            ]
-        return query
-
     def orders(self, stage: int) -> IndexArray:
         """Places, in the order of waves, of the structures that have reached a stage; sorted."""
         # Named one by one, the stages' parts of the index are merged and nothing is sorted.
         reached = {"$in": list(range(stage, LAST_STAGE + 1))}
-        return self._orders({"campaign": self.name, "stage": reached})
-
-    def unrelaxed_orders(self, round_: RoundDocument) -> IndexArray:
-        """Places, in the order of waves, of what a round has still to relax; sorted."""
-        return self._orders({"campaign": self.name, **self.unrelaxed(round_)})
+        relaxed = {"$in": [None, *RELAXED_STAGES]}
+        query = {"campaign": self.name, "stage": reached, "relaxed.stage": relaxed}
+        return self._orders(query)
 
     def _orders(self, query: Query) -> IndexArray:
         parts = self._read_in_parts("structures", query, [], along=BY_ORDER, size=READ_AT_ONCE)
         orders = [document["order"] for part in parts for document in part]
         return np.array(orders, dtype=np.int64)
+
+    def waiting_orders(self, round_: RoundDocument) -> IndexArray:
+        """Places, in the order of waves, of what a round has still to relax; sorted."""
+        new, *others = self._waiting(round_, 0, round_.wave)
+        orders = [self._orders(new)]
+        for query in others:
+            found = self._find("structures", query, ["order"], along=BY_OUTCOME)
+            orders.append(np.array([document["order"] for document in found], dtype=np.int64))
+        return np.sort(np.concatenate(orders))
+
+    def waiting(self, round_: RoundDocument, first: int, last: int, limit: int) -> StructureBatch:
+        """Some of what a round has still to relax among the places ``first`` to ``last``.
+
+        The geometries are those from which it relaxes them.
+        """
+        geometry = "relaxed.geometry" if round_.again else "start"
+        fields = [*BATCH_FIELDS, geometry]
+        found: list[dict[str, Any]] = []
+        queries = self._waiting(round_, first, min(last, round_.wave))
+        for query, along in zip(queries, (BY_ORDER, BY_OUTCOME), strict=False):
+            if len(found) < limit:
+                room = limit - len(found)
+                found += self._find("structures", query, fields, limit=room, along=along)
+        return _batch(found, geometry)
+
+    def _waiting(self, round_: RoundDocument, first: int, last: int) -> list[Query]:
+        """Queries for what a round has still to relax, along the orders and along the outcomes."""
+        query: Query = {
+            "campaign": self.name,
+            "stage": round_.stage,
+            "order": {"$gte": first, "$lt": last},
+            "dropped": {"$exists": False},
+        }
+        older = {"relaxed.stage": round_.stage, "relaxed.potential": {"$lt": round_.potential}}
+        if round_.again:
+            return [query | older]
+        new = {"relaxed.stage": {"$in": [None, *range(1, round_.stage)]}}
+        # What did not converge is tried again with every new potential.
+        return [query | new, query | older | {"relaxed.outcome": {"$ne": "converged"}}]
 
     def structures(
         self, query: Query, *, geometry: str = "relaxed.geometry", limit: int = 0
@@ -135,10 +155,7 @@ class StructureQueries(Collections):
         """
         full = self._with_geometry(query, geometry)
         fields = [*BATCH_FIELDS, geometry]
-        # A few places in the order of waves are found along it, and sorted.
-        along = BY_ORDER if "order" in query else ()
-        found = self._find("structures", full, fields, sort=["index"], limit=limit, along=along)
-        return _batch(found, geometry)
+        return _batch(self._find("structures", full, fields, sort=["index"], limit=limit), geometry)
 
     def batches(
         self, query: Query, *, geometry: str = "relaxed.geometry"

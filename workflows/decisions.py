@@ -19,6 +19,7 @@ from hullscreen.database.documents import RoundDocument
 from hullscreen.potentials.active_set import select_candidates
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.gradient_rows import energy_rows
+from hullscreen.potentials.relaxation import Outcome
 from hullscreen.workflows.campaign import Campaign, total_structures
 from hullscreen.workflows.learning import seed_indices, strained_seed
 from hullscreen.workflows.refinement import refine
@@ -161,6 +162,8 @@ def _enlarging(campaign: Campaign, round_: RoundDocument) -> list[Choice]:
     candidates = campaign.store.structures(
         {
             "relaxed.stage": round_.stage,
+            # All of them, named so that the outcomes' index leads to this potential's.
+            "relaxed.outcome": {"$in": [outcome.name.lower() for outcome in Outcome]},
             "relaxed.potential": round_.potential,
             "relaxed.highest_grade": {"$gte": campaign.settings.learning.select_grade},
         },

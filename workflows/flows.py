@@ -71,7 +71,7 @@ def round_workflow(campaign: Campaign, round_: RoundDocument) -> Workflow:
         level = campaign.level(round_.stage)
         layer = [add("FitTask", f"fit of the level {level} potential", TRAIN)]
     if round_.purpose in ("seed", "learn", "refine"):
-        orders = campaign.store.unrelaxed_orders(round_)
+        orders = campaign.store.waiting_orders(round_)
         batch = max(campaign.settings.relaxation.batch_size, -(-len(orders) // MOST_BATCHES))
         spans = [
             (int(orders[a]), int(orders[b - 1]) + 1, b - a) for a, b in _spans(len(orders), batch)

@@ -14,6 +14,8 @@ from hullscreen.workflows.screening import TIE
 
 SAME_CRYSTAL = "same crystal"
 A_TIE = "tie"
+# The campaign has something lower there, into which no relaxation of brute force fell.
+UNDERCUT = "undercut by the campaign"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,8 @@ class Comparison:
         The campaign's hull minus brute force's there, absolute energies in eV/atom, shape (n,).
     found
         How each corner of brute force's hull was found, ``same crystal`` or ``tie``, by its place
-        among brute force's phases; empty if it was missed.
+        among brute force's phases; ``undercut by the campaign`` where the campaign's hull is the
+        lower one, so that it is not stable; empty if it was missed.
     """
 
     compositions: IndexArray
@@ -76,8 +79,9 @@ class Comparison:
 
     @property
     def recall(self) -> float:
-        """Share of brute force's stable structures that the campaign found."""
-        return sum(bool(how) for how in self.found.values()) / len(self.found)
+        """Share found of the structures that are stable by both hulls together."""
+        stable = [how for how in self.found.values() if how != UNDERCUT]
+        return sum(map(bool, stable)) / len(stable) if stable else 1.0
 
     @property
     def largest(self) -> int:
@@ -103,22 +107,22 @@ def compare(reference: Phases, campaign: Phases, counts: IndexArray) -> Comparis
 
 
 def how_found(reference: Phases, place: int, campaign: Phases) -> str:
-    """As what a stable structure is among a campaign's stable or tied ones; "" if it is not.
+    """As what a stable structure is among a campaign's stable or tied ones; "" if it is missing.
 
     Phases of one composition that tie within `TIE` count as one where the hulls agree within it.
     """
     composition = reduced(reference.counts[place : place + 1])
+    at = fractions_of(composition)
+    hulls = float((campaign.hull_energies(at) - reference.hull_energies(at))[0])
     alike = (reduced(campaign.counts) == composition).all(axis=1)
     candidates = np.flatnonzero(alike & (campaign.hull.energies_above_hull <= TIE))
-    if not len(candidates):
-        return ""
     ours = reference.structures.one(place)
     if any(same_crystal(*ours, *campaign.structures.one(int(i))) for i in candidates):
         return SAME_CRYSTAL
-    at = fractions_of(composition)
+    if hulls < -TIE:
+        return UNDERCUT
     energies = campaign.energies_per_atom[candidates] - reference.energies_per_atom[place]
-    hulls = float((campaign.hull_energies(at) - reference.hull_energies(at))[0])
-    return A_TIE if np.abs(energies).min() <= TIE and abs(hulls) <= TIE else ""
+    return A_TIE if np.abs(energies).min(initial=np.inf) <= TIE and abs(hulls) <= TIE else ""
 
 
 def fractions_of(counts: IndexArray) -> FloatArray:

@@ -244,15 +244,9 @@ def relax_structures(campaign: Campaign, round_: RoundDocument, first: int, last
     document = campaign.potential_document(round_.potential)
     potential, active = read_potential(document)
     limits = _limits(campaign, potential, document.lowest_energy_per_atom)
-    query = store.unrelaxed(round_)
-    query["order"] = {"$gte": first, "$lt": min(last, round_.wave)}
     while True:
         with campaign.accounting("database"):
-            batch = store.structures(
-                query,
-                geometry="relaxed.geometry" if round_.again else "start",
-                limit=SAVED_TOGETHER,
-            )
+            batch = store.waiting(round_, first, last, limit=SAVED_TOGETHER)
         if not len(batch):
             return
         with campaign.accounting("relaxation"):

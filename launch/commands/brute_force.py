@@ -38,8 +38,9 @@ def command(
     Every prototype is relaxed from its start geometry, without a potential, with the engine and the
     tolerances of [dft]. Results are kept in the database: an interrupted pool continues, and
     campaigns with the same pool share it. Then the hulls are compared at every composition,
-    and each stable structure of brute force is looked for among the campaign's: recall 1 means that
-    all were found. For large pools and slow engines this takes as long as it sounds.
+    and each stable structure of brute force is looked for among the campaign's, unless the campaign
+    found something lower there: recall 1 means that all were found. For large pools and slow
+    engines this takes as long as it sounds.
     """
     import os
 
@@ -113,6 +114,8 @@ def _show_table(document: Mapping[str, Any]) -> None:
 
 def sentences(document: Mapping[str, Any]) -> list[str]:
     """What a person wants to know of the comparison."""
+    from hullscreen.workflows.hull_comparison import UNDERCUT
+
     brute, ours = document["brute_force"], document["campaign"]
     failures = ", ".join(f"{n} {reason}" for reason, n in brute["failures"].items())
     effort = (
@@ -130,10 +133,12 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
     if ours is None:
         return [f"{effort}.", *doubts]
     difference = document["hull_difference_mev_per_atom"]
-    n_stable, n_missed = len(brute["stable"]), len(document["missed"])
+    n_undercut = sum(entry["found_as"] == UNDERCUT for entry in brute["stable"])
+    n_stable, n_missed = len(brute["stable"]) - n_undercut, len(document["missed"])
+    more = f", something lower than {n_undercut} more," if n_undercut else ""
     agreement = (
-        f"The campaign found {n_stable - n_missed} of {n_stable} stable structures, and its hull "
-        f"differs by at most {difference['largest']:.3f} meV/atom (at {difference['at']}; "
+        f"The campaign found {n_stable - n_missed} of {n_stable} stable structures{more} and its "
+        f"hull differs by at most {difference['largest']:.3f} meV/atom (at {difference['at']}; "
         f"{difference['lowest']:+.3f} to {difference['highest']:+.3f} overall)."
     )
     saving = (

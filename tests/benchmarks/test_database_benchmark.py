@@ -209,7 +209,7 @@ def test_a_pool_in_the_database(server, plain, tmp_path):
 
     waiting = Meter(mongod)
     with waiting.running():
-        left = store.unrelaxed_orders(round_document(potential=2, number=2))
+        left = store.waiting_orders(round_document(potential=2, number=2))
     assert len(left) == store.count(**{"relaxed.outcome": "extrapolating"})
     print(waiting.told("places still to relax", n))
 

@@ -222,10 +222,15 @@ def test_tally_counts_by_fields_and_none_where_one_is_missing(store):
 
 
 def orders(store, round_):
-    found = store.unrelaxed_orders(round_).tolist()
+    found = store.waiting_orders(round_).tolist()
     # Workflows and steps ask in two ways for the same thing.
-    kept = [d["order"] for d in store.documents(store.unrelaxed(round_), ["order"])]
-    assert sorted(kept) == found
+    places = {d["index"]: d["order"] for d in store.documents({}, ["order"])}
+    waiting = store.waiting(round_, 0, 10**6, limit=1000)
+    assert sorted(places[index] for index in waiting.indices.tolist()) == found
+    for place in found:
+        (index,) = store.waiting(round_, place, place + 1, limit=1000).indices.tolist()
+        assert places[index] == place
+    assert len(store.waiting(round_, 0, 10**6, limit=1)) == min(len(found), 1)
     return found
 
 

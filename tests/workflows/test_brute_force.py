@@ -421,7 +421,7 @@ COUNTS = np.array([[1, 0], [2, 0], [0, 1], [1, 1], [2, 2], [1, 3]])
         (B2, DEEP + 0.0004, "tie"),
         (B2, DEEP - 0.0004, "tie"),
         (B2, DEEP + 0.0006, ""),
-        (B2, DEEP - 0.0006, ""),
+        (B2, DEEP - 0.0006, "undercut by the campaign"),
     ],
 )  # fmt: skip
 def test_how_a_phase_is_found(crystal, energy, how):
@@ -434,9 +434,15 @@ def test_how_a_phase_is_found(crystal, energy, how):
     np.testing.assert_allclose(comparison.differences, [0.0, 0.0, change, change / 2], atol=1e-12)
 
 
-def test_a_crystal_that_the_campaign_finds_unstable_does_not_count():
-    campaign = phases((A, -3.0), (B, -4.0), (B2, -3.5 + DEEP - 0.01), (LAYERS_001, -3.5 + DEEP))
-    assert compare(REFERENCE, campaign, COUNTS).found[2] == ""
+def test_what_a_lower_structure_of_the_campaign_makes_unstable_is_not_missed():
+    lower = -3.5 + DEEP - 0.01
+    campaign = phases((A, -3.0), (B, -4.0), (B2, lower), (LAYERS_001, -3.5 + DEEP))
+    comparison = compare(REFERENCE, campaign, COUNTS)
+    assert comparison.found[2] == "undercut by the campaign"
+    # Of the two elements both are found.
+    assert comparison.recall == 1.0
+    without = phases((A, -3.0), (B, -4.0), (B2, lower))
+    assert compare(REFERENCE, without, COUNTS).found[2] == "undercut by the campaign"
 
 
 def test_a_shifted_element_shows_although_it_is_no_formation_energy():

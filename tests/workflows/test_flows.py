@@ -136,7 +136,7 @@ def test_every_structure_to_relax_is_in_one_batch(size, purpose, fits, begun, ma
     _, round_ = begun(purpose, fits=fits)
     campaign = make_campaign(relaxation={"batch_size": size})
     spans = spans_of(campaign, round_, "Relax")
-    orders = campaign.store.unrelaxed_orders(round_).tolist()
+    orders = campaign.store.waiting_orders(round_).tolist()
     assert orders
     for order in orders:
         assert sum(first <= order < last for first, last in spans) == 1
@@ -150,7 +150,7 @@ def test_a_workflow_stays_small_however_much_there_is_to_relax(begun, make_campa
     campaign = make_campaign(relaxation={"batch_size": 1})
     monkeypatch.setattr(flows, "MOST_BATCHES", 3)
     spans = spans_of(campaign, round_, "Relax")
-    orders = campaign.store.unrelaxed_orders(round_)
+    orders = campaign.store.waiting_orders(round_)
     assert len(spans) <= 3 < len(orders)
     for order in orders:
         assert sum(first <= order < last for first, last in spans) == 1
