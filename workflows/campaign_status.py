@@ -74,7 +74,9 @@ def _progress(
             done -= store.count(**waiting, **{"relaxed.potential": {"$lt": last.potential}})
         progress["relaxations"] = {
             "done": done,
-            "total": store.count(stage=last.stage, order={"$lt": last.wave}),
+            "total": store.count(
+                stage=last.stage, order={"$lt": last.wave}, dropped={"$exists": False}
+            ),
             "extrapolating": store.count(**waiting, **{"relaxed.potential": last.potential}),
         }
     if last.purpose == "final":

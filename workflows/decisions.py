@@ -13,6 +13,8 @@ stage 3  final (DFT relaxations) → the hull
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from hullscreen.database.documents import RoundDocument
@@ -43,6 +45,8 @@ MOST_CANDIDATES = 20_000
 MAX_LEARNING_ROUNDS = 80
 # A wave fills a workflow with batches; what it teaches helps the next one.
 BATCHES_PER_WAVE = 40
+# Of the structures of the first screen, the lowest ones.
+KEPT_AT_LEAST = 0.1
 VALIDATION_STREAM = 2
 SEED_STREAM = 3
 
@@ -201,10 +205,16 @@ def _validate(campaign: Campaign, round_: RoundDocument) -> None:
 
 
 def _screen_first(campaign: Campaign, round_: RoundDocument) -> None:
-    """Drop what lies further than 4σ above the hull of the first potential."""
+    """Drop what lies further than 4σ above the hull of the first potential.
+
+    A sample shows no errors as rare as those that matter among so many structures, and the second
+    potential costs little, so it always sees a share of them.
+    """
     estimate = measured_errors(campaign, "validate", round_.number)
     potential, _ = campaign.potential(round_.potential)
     found = predictions(campaign, 1, potential)
+    least = float(np.quantile(found.heights, KEPT_AT_LEAST))
+    estimate = dataclasses.replace(estimate, least_window=least)
     window = estimate.window(campaign.settings.screening.sigma_multiple)
     drop_above(campaign, 1, found, estimate, window)
     drop_unconverged(campaign, stage=1)

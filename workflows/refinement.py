@@ -8,6 +8,7 @@ themselves decide which structures a DFT relaxation could still bring to the hul
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,8 +52,9 @@ def refine(campaign: Campaign, round_: RoundDocument) -> None:
     # A campaign that was opened again has labels of this purpose from before.
     asked = {s.structure_index for s in campaign.store.selected(purpose="refine")}
     estimate = measured_errors(campaign, "refine", round_.number) if asked else None
-    # Before the first labels nothing is known but the window that let all of these in.
-    known = estimate or ErrorEstimate(**(round_.sigma or {}))
+    # Before the first labels nothing is known but the errors of the first potential.
+    first = ErrorEstimate(**(round_.sigma or {}))
+    known = estimate or dataclasses.replace(first, least_window=0.0)
     window = known.window(settings.sigma_multiple)
     potential, _ = campaign.potential(round_.potential)
     found = predictions(campaign, 2, potential)

@@ -46,6 +46,8 @@ class ErrorEstimate:
         Mean error in eV/atom; cancels from distances to the hull.
     n_structures
         Size of the sample.
+    least_window
+        A height, eV/atom, up to which structures are kept whatever the errors are.
     """
 
     sigma: float
@@ -54,6 +56,7 @@ class ErrorEstimate:
     lowest: float
     mean: float
     n_structures: int
+    least_window: float = 0.0
 
     def window(self, multiple: float) -> float:
         """Height above the hull, eV/atom, up to which structures are kept.
@@ -61,7 +64,7 @@ class ErrorEstimate:
         So many σ; but errors are heavy-tailed, and a structure that the sample has shown to lie
         further below its prediction is not ruled out either.
         """
-        return max(multiple * self.sigma, -self.lowest)
+        return max(multiple * self.sigma, -self.lowest, self.least_window)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""

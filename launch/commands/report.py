@@ -158,8 +158,14 @@ def _lost(expected: dict[str, float]) -> str:
 def _window(sigma: dict[str, Any]) -> str:
     """The window, and what set it: so many σ, or a structure seen further below its prediction."""
     window = sigma["window_mev_per_atom"]
-    by_sigma = window <= sigma["multiple"] * sigma["sigma_mev_per_atom"] * (1 + 1e-9)
-    return f"{sigma['multiple']:g} σ = {window:.2f}" if by_sigma else f"lowest error {window:.2f}"
+    for name, width in (
+        (f"{sigma['multiple']:g} σ =", sigma["multiple"] * sigma["sigma_mev_per_atom"]),
+        ("lowest error", -sigma["lowest_mev_per_atom"]),
+    ):
+        # The widest decides; rounding aside.
+        if window <= width * (1 + 1e-9):
+            return f"{name} {window:.2f}"
+    return f"a tenth kept {window:.2f}"
 
 
 def _show_dft(console: Console, report: dict[str, Any]) -> None:
