@@ -1,9 +1,8 @@
 """Potentials for Cu, Si and Li from published DFT labels, beside those that the authors published.
 
-Labels: Zuo et al., J. Phys. Chem. A 124, 731 (2020). Cutoff and level are the authors' or, for Si,
-chosen with fewer basis functions than theirs; all settings were chosen on a fifth of the training
-sets, held out. Stresses are not compared, so they weigh nothing. For Si the errors on the two
-surfaces of the test set keep ours above the authors'.
+Labels: Zuo et al., J. Phys. Chem. A 124, 731 (2020). The level is the authors'; cutoffs and weights
+were chosen on a fifth of the training sets, held out. Stresses are not compared, so they weigh
+nothing. For Si the energies of the two surfaces of the test set keep ours above the authors'.
 """
 
 import os
@@ -37,7 +36,7 @@ class Case(NamedTuple):
 
 
 CU = Case("Cu", 20, 3.9, 1.8, 0.003, 0.52, 14.0)
-SI = Case("Si", 22, 5.0, 1.8, 0.003, 3.03, 88.0)
+SI = Case("Si", 24, 5.0, 1.8, 0.01, 3.03, 88.0)
 LI = Case("Li", 16, 5.1, 2.0, 0.01, 0.66, 13.0)
 
 
@@ -82,5 +81,7 @@ def test_errors_are_at_most_the_authors(case):
 
 
 def test_silicon():
-    # Far from a potential that learnt nothing, which is off by a hundred times as much.
-    assert max(beside_the_authors(SI)) < 2.0
+    energy, force = beside_the_authors(SI)
+    assert force <= 1.0
+    # Not at most the authors': 5 % above was seen.
+    assert energy < 1.2
