@@ -29,7 +29,7 @@ KEYS_AT_ONCE = 1000
 BY_INDEX = ["campaign", "index"]
 BY_ORDER = ["campaign", "stage", "relaxed.stage", "order"]
 # With the potential, so that outcomes are counted without reading a structure.
-BY_OUTCOME = ["campaign", "relaxed.stage", "relaxed.outcome", "relaxed.potential"]
+BY_OUTCOME = ["campaign", "relaxed.stage", "relaxed.outcome", "relaxed.potential", "order"]
 # With the stage, so that others' structures are not read.
 BY_HEIGHT = ["campaign", "dropped.energy_above_hull", "index", "stage"]
 BY_FORMULA = ["campaign", "formula_pretty", "dropped.energy_above_hull", "index", "stage"]

@@ -270,7 +270,8 @@ class PotentialDocument(Document):
     n_training, loss, condition
         Labelled structures, the fit's loss, and the condition number of its equations.
     lowest_energy_per_atom
-        Of the labels, eV/atom: what relaxes far below has fallen into a hole of the potential.
+        Of the labels, eV/atom: what relaxes far below has fallen into a hole of the potential. None
+        in databases of earlier versions.
     """
 
     campaign: str
@@ -282,7 +283,7 @@ class PotentialDocument(Document):
     n_training: int
     loss: float
     condition: float
-    lowest_energy_per_atom: float = float("-inf")
+    lowest_energy_per_atom: float | None = None
     created_at: datetime = field(default_factory=now)
 
 

@@ -246,20 +246,29 @@ class StructureQueries(Collections):
         )
         self._bulk("structures", writes)
 
-    def dropped_heights(self, stage: int, up_to: float) -> FloatArray:
-        """Heights above the hull, eV/atom, of what a stage left behind; unsorted, (n,)."""
+    def take_back(self, *, stage: int, up_to: float) -> None:
+        """Forget that a stage dropped structures at heights up to this one, eV/atom."""
+        query = {
+            "campaign": self.name,
+            "dropped.stage": stage,
+            "dropped.energy_above_hull": {"$lte": up_to},
+        }
+        self._update("structures", query, {"$unset": {"dropped": ""}})
+
+    def dropped_heights(self, stage: int) -> tuple[FloatArray, IndexArray]:
+        """How high a stage's structures lay when they were dropped, and how many of each height.
+
+        Heights are in units of the σ by which they were dropped, to two digits; shape (n,) each.
+        """
+        known = {"dropped.energy_above_hull": {"$gte": 0.0}, "dropped.sigma": {"$gt": 0.0}}
+        ratio = {"$divide": ["$dropped.energy_above_hull", "$dropped.sigma"]}
         pipeline: list[Query] = [
-            {
-                "$match": {
-                    "campaign": self.name,
-                    "dropped.energy_above_hull": {"$gte": 0.0, "$lte": up_to},
-                    "dropped.stage": stage,
-                }
-            },
-            {"$project": {"_id": 0, "height": "$dropped.energy_above_hull"}},
+            {"$match": {"campaign": self.name, "dropped.stage": stage, **known}},
+            {"$group": {"_id": {"$round": [ratio, 2]}, "n": {"$sum": 1}}},
         ]
         rows = self._aggregate("structures", pipeline)
-        return np.array([row["height"] for row in rows], dtype=np.float64)
+        heights = np.array([row["_id"] for row in rows], dtype=np.float64)
+        return heights, np.array([row["n"] for row in rows], dtype=np.int64)
 
     def save_final(self, index: int, final: Mapping[str, Any]) -> None:
         """Note what DFT relaxation made of a structure, and under which key its result is."""

@@ -31,8 +31,8 @@ from hullscreen.workflows.flows import STAGE_NAMES, prepare_launchpad, submit_ca
 from hullscreen.workflows.worker import launchpad_on
 
 POLL_S = 0.3
-# A large pool takes a while to count: the server has better things to do most of the time.
-SHARE_OF_LOOKING = 20.0
+# A large pool takes a while to count: the server has better things to do for so many times as long.
+REST_AFTER_LOOKING = 20.0
 # A worker that ends this often in a row without any step being done has met a fault of ours or the
 # machine's.
 MAX_RESTARTS = 20
@@ -121,10 +121,8 @@ def _watch(
     costs = ServerCosts(session)
     idle_since: float | None = None
     while not _is_done(session, launchpad):
-        looked = time.monotonic()
         progress.show()
         costs.charge()
-        looking_s = time.monotonic() - looked
         try:
             if workers.restart_ended():
                 recovery.release_lost(launchpad, campaign)
@@ -139,8 +137,8 @@ def _watch(
             recovery.resubmit(launchpad, campaign)
             if recovery.is_idle(launchpad, session.store):
                 raise _stuck(launchpad, campaign)
-        time.sleep(max(POLL_S, SHARE_OF_LOOKING * looking_s))
-    progress.show()
+        time.sleep(POLL_S)
+    progress.show(now=True)
     costs.charge(now=True)
     failed = recovery.failures(launchpad, campaign)
     if failed:
@@ -267,9 +265,17 @@ class _Progress:
     session: Session
     board: Board
     round_seen: int = -2
+    next_look: float = 0.0
 
-    def show(self) -> None:
-        """Read the database and move the bars."""
+    def show(self, *, now: bool = False) -> None:
+        """Read the database and move the bars, if it was not done lately or has to be now."""
+        began = time.monotonic()
+        if now or began >= self.next_look:
+            self._show()
+            ended = time.monotonic()
+            self.next_look = ended + REST_AFTER_LOOKING * (ended - began)
+
+    def _show(self) -> None:
         store = self.session.store
         total = store.campaign()["pool"].get("total")
         last = store.last_round()

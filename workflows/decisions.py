@@ -29,11 +29,13 @@ from hullscreen.workflows.rounds import (
     CONVERGED,
     Choice,
     begin_round,
+    beyond_dft,
     drop_above,
     drop_unconverged,
     measured_errors,
     next_round,
     not_asked_before,
+    nothing_converged,
     predictions,
 )
 from hullscreen.workflows.screening import next_wave, random_sample, sample_size
@@ -132,16 +134,14 @@ def _finish(campaign: Campaign) -> None:
 def _learn(campaign: Campaign, round_: RoundDocument) -> None:
     """Label what enlarges the active set; if nothing does, relax a larger wave, or go on."""
     store, learning = campaign.store, campaign.settings.learning
-    n_rounds = sum(r.stage == round_.stage and r.purpose == "learn" for r in store.rounds())
+    n_rounds = sum(r.stage == round_.stage and r.fits for r in store.rounds())
     choices: list[Choice] = []
     if n_rounds < MAX_LEARNING_ROUNDS:
         choices = not_asked_before(campaign, _enlarging(campaign, round_))
         choices = choices[: learning.max_selected_per_wave]
-    total = total_structures(campaign)
     if choices:
         begin_round(campaign, next_round(round_, purpose="learn", fits=True), choices)
-    elif round_.wave < total:
-        wave = _next_wave(campaign, round_.stage, round_.wave)
+    elif (wave := _next_wave(campaign, round_.stage, round_.wave)) is not None:
         begin_round(campaign, next_round(round_, purpose="learn", wave=wave), [])
     elif round_.stage == 1:
         _validate(campaign, round_)
@@ -149,12 +149,14 @@ def _learn(campaign: Campaign, round_: RoundDocument) -> None:
         refine(campaign, round_)
 
 
-def _next_wave(campaign: Campaign, stage: int, wave: int) -> int:
-    """Where the wave after one ends; what counts is how many of the stage's structures it holds."""
+def _next_wave(campaign: Campaign, stage: int, wave: int) -> int | None:
+    """Where the wave after one ends; None if that holds all structures of the stage."""
     learning, total = campaign.settings.learning, total_structures(campaign)
     orders = campaign.store.orders(stage)
     most_new = BATCHES_PER_WAVE * campaign.settings.relaxation.batch_size
     taken = int(np.searchsorted(orders, wave))
+    if taken == len(orders):
+        return None
     size = next_wave(max(taken, 1), learning.wave_growth, most_new, len(orders))
     size = min(max(size, learning.first_wave), len(orders))
     return int(orders[size - 1]) + 1 if size < len(orders) else total
@@ -170,6 +172,7 @@ def _enlarging(campaign: Campaign, round_: RoundDocument) -> list[Choice]:
             "relaxed.outcome": {"$in": [outcome.name.lower() for outcome in Outcome]},
             "relaxed.potential": round_.potential,
             "relaxed.highest_grade": {"$gte": campaign.settings.learning.select_grade},
+            "index": {"$nin": beyond_dft(campaign)},
         },
         geometry="relaxed.snapshot",
         limit=MOST_CANDIDATES,
@@ -192,6 +195,8 @@ def _validate(campaign: Campaign, round_: RoundDocument) -> None:
     potential, _ = campaign.potential(round_.potential)
     found = campaign.store.documents(CONVERGED | {"relaxed.stage": 1}, [])
     indices = [document["index"] for document in found]
+    if not indices:
+        raise nothing_converged(1)
     seed = campaign.settings.campaign.seed + VALIDATION_STREAM
     wanted = campaign.settings.screening.validation_structures
     sample = random_sample(len(indices), sample_size(len(indices), wanted), seed)
@@ -212,14 +217,14 @@ def _screen_first(campaign: Campaign, round_: RoundDocument) -> None:
     """
     estimate = measured_errors(campaign, "validate", round_.number)
     potential, _ = campaign.potential(round_.potential)
-    found = predictions(campaign, 1, potential)
+    found = predictions(campaign, round_, potential)
     least = float(np.quantile(found.heights, KEPT_AT_LEAST))
     estimate = dataclasses.replace(estimate, least_window=least)
     window = estimate.window(campaign.settings.screening.sigma_multiple)
-    drop_above(campaign, 1, found, estimate, window)
-    drop_unconverged(campaign, stage=1)
+    drop_above(campaign, round_, found, estimate, window)
+    drop_unconverged(campaign, round_)
     campaign.store.advance(found.indices[found.heights <= window].tolist(), 2)
-    wave = _next_wave(campaign, 2, 0)
+    wave = _next_wave(campaign, 2, 0) or total_structures(campaign)
     begin_round(
         campaign,
         next_round(

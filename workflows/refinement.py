@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from hullscreen.database.documents import DFTDocument, RoundDocument, Selected
-from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
 from hullscreen.workflows.campaign import FINAL_STAGE, Campaign
 from hullscreen.workflows.dft_jobs import stored_array, stored_energy
@@ -25,6 +24,7 @@ from hullscreen.workflows.rounds import (
     Choice,
     Predictions,
     begin_round,
+    drop,
     drop_above,
     drop_unconverged,
     fractions,
@@ -41,56 +41,66 @@ GIVEN_UP_BEYOND = 2.0
 # Share of the basins without a label that is labelled at once: σ shrinks in a few rounds, however
 # many they are, and the first of them save the others.
 SHARE_AT_ONCE = 0.1
+# A basin of low energy has few members.
+MEMBERS_OF_A_BASIN = 10
 
 
 TOO_HIGH = "its DFT single point lies higher above the hull than a relaxation can gain"
+FAILED = "its DFT single point failed"
+TWIN = "the same basin as another structure"
+TWIN_OF_FAILED = "the same basin as a structure whose DFT single point failed"
 
 
 def refine(campaign: Campaign, round_: RoundDocument) -> None:
     """Label the most promising basins until none within 4σ of the hull is left without a label."""
     settings = campaign.settings.screening
+    wanted = settings.validation_structures or USUAL_SAMPLE
     # A campaign that was opened again has labels of this purpose from before.
     asked = {s.structure_index for s in campaign.store.selected(purpose="refine")}
     estimate = measured_errors(campaign, "refine", round_.number) if asked else None
     # Before the first labels nothing is known but the errors of the first potential.
-    first = ErrorEstimate(**(round_.sigma or {}))
-    known = estimate or dataclasses.replace(first, least_window=0.0)
+    known = estimate or dataclasses.replace(_of_first_screen(round_), least_window=0.0)
     window = known.window(settings.sigma_multiple)
+    # σ may have grown since they were given up.
+    campaign.store.take_back(stage=2, up_to=window)
     potential, _ = campaign.potential(round_.potential)
-    found = predictions(campaign, 2, potential)
-    near = np.flatnonzero(found.heights <= window)
+    found = predictions(campaign, round_, potential)
+    inside = found.heights <= window
+    if estimate is None:
+        # Enough to measure σ from, however few the first potential leaves.
+        inside[np.argsort(found.heights, kind="stable")[: wanted * MEMBERS_OF_A_BASIN]] = True
+    is_asked = np.isin(found.indices, list(asked))
+    near = np.flatnonzero(inside | is_asked)
     structures = _geometries(campaign, found.indices[near])
-    basins = _basins(potential, structures, found.energies[near])
-    asked_basins = {
-        int(basins[i]) for i in np.flatnonzero(np.isin(found.indices[near], list(asked)))
-    }
+    basins = group_by_basin(structures, found.energies[near], fingerprints(potential, structures))
     simplest = simplest_members(basins, found.energies[near])
-    open_ = np.array([i for i in np.unique(basins) if int(i) not in asked_basins], dtype=np.int64)
+    open_ = np.setdiff1d(basins[inside[near]], basins[is_asked[near]])
     open_ = open_[np.argsort(found.heights[near][open_], kind="stable")]
     if not open_.size:
         _choose_final(campaign, round_, found, near, basins, known)
         return
-    n_chosen = max(settings.validation_structures or USUAL_SAMPLE, int(SHARE_AT_ONCE * len(open_)))
+    n_chosen = max(wanted, int(SHARE_AT_ONCE * len(open_)))
     choices = [
         Choice(int(found.indices[near[i]]), structures, i, None, float(found.energies[near[i]]))
         for i in (simplest[int(basin)] for basin in open_[:n_chosen])
     ]
     if estimate:
-        drop_above(campaign, 2, found, estimate, GIVEN_UP_BEYOND * window)
-    following = next_round(round_, purpose="refine", fits=True, again=True, sigma=known.to_dict())
+        unlabelled = found.part(np.flatnonzero(~is_asked))
+        drop_above(campaign, round_, unlabelled, estimate, GIVEN_UP_BEYOND * window)
+    sigma = estimate.to_dict() if estimate else round_.sigma
+    following = next_round(round_, purpose="refine", fits=True, again=True, sigma=sigma)
     begin_round(campaign, following, choices)
+
+
+def _of_first_screen(round_: RoundDocument) -> ErrorEstimate:
+    assert round_.sigma is not None, "every round of the second stage knows σ of the first"  # noqa: S101
+    return ErrorEstimate(**round_.sigma)
 
 
 def _geometries(campaign: Campaign, indices: IndexArray) -> Structures:
     """Relaxed structures with these places in the pool, ascending."""
     batches = campaign.store.batches({"index": {"$in": indices.tolist()}})
     return join(batch.structures.one(i) for batch in batches for i in range(len(batch)))
-
-
-def _basins(
-    potential: MomentTensorPotential, structures: Structures, energies: FloatArray
-) -> IndexArray:
-    return group_by_basin(structures, energies, fingerprints(potential, structures))
 
 
 def _choose_final(
@@ -113,17 +123,17 @@ def _choose_final(
     above, gains = _heights_and_gains(labelled, len(campaign.elements))
     chosen = above - gains <= TIE
     final = tuple(indices[chosen][np.argsort(above[chosen], kind="stable")].tolist())
-    store.drop(_too_high(indices[~chosen], above[~chosen], gains[~chosen]))
+    drop(campaign, round_, _too_high(indices[~chosen], above[~chosen], gains[~chosen]))
     asked = {selected.structure_index for selected in store.selected(purpose="refine")}
-    store.drop(
-        (index, {"stage": FINAL_STAGE, "reason": "its DFT single point failed"})
-        for index in sorted(asked & candidates - set(indices.tolist()))
-    )
-    store.drop(_twins(found.indices[near], basins, asked))
+    failed = asked & candidates - set(indices.tolist())
+    drop(campaign, round_, ((i, {"stage": FINAL_STAGE, "reason": FAILED}) for i in sorted(failed)))
+    known = set(indices.tolist())
+    drop(campaign, round_, _twins(found.indices[near], basins, known, TWIN))
+    drop(campaign, round_, _twins(found.indices[near], basins, failed, TWIN_OF_FAILED))
     window = estimate.window(campaign.settings.screening.sigma_multiple)
     rest = np.flatnonzero(~np.isin(found.indices, indices))
-    drop_above(campaign, 2, found.part(rest), estimate, window)
-    drop_unconverged(campaign, stage=2)
+    drop_above(campaign, round_, found.part(rest), estimate, window)
+    drop_unconverged(campaign, round_)
     store.advance(final, FINAL_STAGE)
     following = next_round(
         round_, stage=FINAL_STAGE, purpose="final", sigma=estimate.to_dict(), final_indices=final
@@ -167,17 +177,15 @@ def _too_high(
 
 
 def _twins(
-    indices: IndexArray, basins: IndexArray, asked: set[int]
+    indices: IndexArray, basins: IndexArray, members: set[int], reason: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Structures that were not asked for themselves, being in a basin with one that was."""
+    """Structures in a basin with one of some others, and which."""
     by_basin = {
         int(basin): int(index)
         for index, basin in zip(indices, basins, strict=True)
-        if int(index) in asked
+        if int(index) in members
     }
     for index, basin in zip(indices, basins, strict=True):
         twin = by_basin.get(int(basin))
-        if twin is not None and int(index) not in asked:
-            yield int(index), {
-                "stage": 2, "reason": "the same basin as another structure", "same_as": twin,
-            }  # fmt: skip
+        if twin is not None and int(index) not in members:
+            yield int(index), {"stage": 2, "reason": reason, "same_as": twin}

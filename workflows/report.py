@@ -18,9 +18,6 @@ STAGE_KEYS = {1: "screen_1", 2: "screen_2", 3: "final"}
 PURPOSES = ("seed", "learn", "validate", "refine", "final")
 LABELS = ("seed", "learn", "validate", "refine")
 
-# Structures higher above the hull, in σ, add nothing to what may have been lost.
-NEGLIGIBLE_BEYOND = 50.0
-
 Tally = dict[tuple[Any, ...], int]
 
 
@@ -41,8 +38,8 @@ def campaign_report(
     was dropped and why, and was kept;
     ``outcomes``: how relaxations with the potential ended, by stage;
     ``sigma``: by stage the energy error on structures outside the training set, in meV/atom, with
-    its uncertainty, sample and the window it led to, and how many stable structures the stage is
-    expected to have dropped, at most; None while it is not known;
+    its uncertainty, sample and the window it led to, and how many structures below the hull the
+    stage is expected to have dropped; None while it is not known;
     ``dft_evaluations``: ``total`` and by purpose; ``dft_calculations``: more of each purpose;
     ``failures``: DFT calculations that failed, with reasons;
     ``cpu_seconds``: ``total`` and by part;
@@ -177,14 +174,13 @@ def _estimate(
     if sigma is None:
         return None
     names = ("sigma", "uncertainty", "largest", "lowest", "mean")
-    heights = store.dropped_heights(stage, up_to=NEGLIGIBLE_BEYOND * sigma["sigma"])
     return {
         **{f"{name}_mev_per_atom": 1e3 * sigma[name] for name in names},
         "n_structures": sigma["n_structures"],
         "multiple": multiple,
         "window_mev_per_atom": 1e3 * ErrorEstimate(**sigma).window(multiple),
         "final": final,
-        "expected_lost": expected_losses(heights, sigma["sigma"]) if final else None,
+        "expected_lost": expected_losses(*store.dropped_heights(stage)) if final else None,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from hullscreen.workflows.screening import USUAL_SAMPLE, ErrorEstimate, estimate
 from hullscreen.workflows.steps import labelled_structures
 
 UNCONVERGED = "its relaxation ended without convergence"
-CONVERGED = {"relaxed.outcome": "converged", "dropped": {"$exists": False}}
+CONVERGED = {"relaxed.outcome": "converged"}
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,16 @@ def next_round(round_: RoundDocument, **changes: Any) -> RoundDocument:
 
 
 def not_asked_before(campaign: Campaign, choices: Sequence[Choice]) -> list[Choice]:
-    """Those that were not asked for before.
-
-    A structure that DFT could not compute is not asked for again, at no other geometry either.
-    """
+    """Those that were not asked for before: what failed is not asked for again."""
     known = {selected.key for selected in campaign.store.selected()}
-    beyond_dft = {failed.structure_index for failed in campaign.store.failed_dft()}
     jobs = _jobs(campaign)
-    return [
-        choice
-        for choice in choices
-        if choice.structure_index not in beyond_dft
-        and jobs.key(_atoms(campaign, choice), SINGLE_POINT) not in known
-    ]
+    return [c for c in choices if jobs.key(_atoms(campaign, c), SINGLE_POINT) not in known]
+
+
+def beyond_dft(campaign: Campaign) -> list[int]:
+    """Structures that DFT could not compute on their way; nor will it at another geometry."""
+    failed = campaign.store.failed_dft()
+    return sorted({f.structure_index for f in failed if f.purpose == "learn"})
 
 
 def begin_round(campaign: Campaign, round_: RoundDocument, choices: Sequence[Choice]) -> None:
@@ -140,56 +137,89 @@ class Predictions:
         )
 
 
-def predictions(campaign: Campaign, stage: int, potential: MomentTensorPotential) -> Predictions:
-    """Energies of a stage's relaxed structures by its last potential; geometries are streamed."""
+def predictions(
+    campaign: Campaign, round_: RoundDocument, potential: MomentTensorPotential
+) -> Predictions:
+    """Energies of a stage's relaxed structures by its last potential; geometries are streamed.
+
+    What an earlier round has dropped is left out; what this one has is not, so that its decision
+    can be taken again.
+    """
+    stage = round_.stage
+    not_before = {"dropped.round": {"$not": {"$lt": round_.number}}}
     indices, counts, energies = [], [], []
-    for batch in campaign.store.batches(CONVERGED | {"relaxed.stage": stage}):
+    for batch in campaign.store.batches(CONVERGED | {"relaxed.stage": stage} | not_before):
         indices.append(batch.indices)
         counts.append(batch.counts)
         found = potential.evaluate(batch.structures).energies
         energies.append(found / batch.structures.n_atoms)
     if not indices:
-        raise CampaignError(
-            f"no relaxation of screen {stage} converged, so nothing can be screened; `hullscreen "
-            "report` says how they ended"
-        )
+        raise nothing_converged(stage)
     all_counts, all_energies = np.concatenate(counts), np.concatenate(energies)
     heights = convex_hull(fractions(all_counts), all_energies).energies_above_hull
     return Predictions(np.concatenate(indices), all_counts, all_energies, heights)
 
 
-def drop_unconverged(campaign: Campaign, stage: int) -> None:
+def nothing_converged(stage: int) -> CampaignError:
+    """Why a screening ends."""
+    return CampaignError(
+        f"no relaxation of screen {stage} converged, so nothing can be screened; `hullscreen "
+        "report` says how they ended"
+    )
+
+
+def drop(
+    campaign: Campaign, round_: RoundDocument, reasons: Iterable[tuple[int, Mapping[str, Any]]]
+) -> None:
+    """Note, by index, why this round leaves structures behind."""
+    campaign.store.drop((index, {**reason, "round": round_.number}) for index, reason in reasons)
+
+
+def drop_unconverged(campaign: Campaign, round_: RoundDocument) -> None:
     """Leave behind, with their outcome, structures whose relaxation did not converge."""
+    stage = round_.stage
     query = {"stage": stage, "relaxed.outcome": {"$ne": "converged"}}
-    campaign.store.drop(
+    drop(
+        campaign,
+        round_,
         (
-            document["index"],
-            {
-                "stage": stage,
-                "reason": UNCONVERGED,
-                "outcome": document.get("relaxed", {}).get("outcome", "not relaxed"),
-            },
-        )
-        for document in campaign.store.documents(query, ["relaxed.outcome"])
+            (
+                document["index"],
+                {
+                    "stage": stage,
+                    "reason": UNCONVERGED,
+                    "outcome": document.get("relaxed", {}).get("outcome", "not relaxed"),
+                },
+            )
+            for document in campaign.store.documents(query, ["relaxed.outcome"])
+        ),
     )
 
 
 def drop_above(
-    campaign: Campaign, stage: int, found: Predictions, estimate: ErrorEstimate, window: float
+    campaign: Campaign,
+    round_: RoundDocument,
+    found: Predictions,
+    estimate: ErrorEstimate,
+    window: float,
 ) -> None:
     """Leave behind structures that lie higher than a window above their stage's hull, eV/atom."""
-    campaign.store.drop(
+    drop(
+        campaign,
+        round_,
         (
-            int(found.indices[i]),
-            {
-                "stage": stage,
-                "reason": "too far above the hull of its stage",
-                "energy_above_hull": float(found.heights[i]),
-                "window": float(window),
-                "sigma": estimate.sigma,
-            },
-        )
-        for i in np.flatnonzero(found.heights > window)
+            (
+                int(found.indices[i]),
+                {
+                    "stage": round_.stage,
+                    "reason": "too far above the hull of its stage",
+                    "energy_above_hull": float(found.heights[i]),
+                    "window": float(window),
+                    "sigma": estimate.sigma,
+                },
+            )
+            for i in np.flatnonzero(found.heights > window)
+        ),
     )
 
 

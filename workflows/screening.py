@@ -96,19 +96,18 @@ def estimate_errors(predicted: FloatArray, computed: FloatArray) -> ErrorEstimat
     )
 
 
-def expected_losses(heights: FloatArray, sigma: float) -> dict[str, float]:
-    """How many structures that were dropped at these heights are expected to belong on the hull.
+def expected_losses(heights: FloatArray, numbers: IndexArray) -> dict[str, float]:
+    """How many structures that were dropped at these heights lie below the hull nevertheless.
 
-    The sum of the probabilities that a structure's energy is too high by its height. Every dropped
-    structure counts, though most of those near the window are twins of ones that were kept: so
-    these are upper bounds.
+    The sum of the probabilities that a structure's energy is too high by its height. It is rather
+    too large: structures that are one crystal count each; but the hull's own error is left out.
 
     Parameters
     ----------
     heights
-        Above the hull of the predictions, eV/atom, shape (n_structures,).
-    sigma
-        Root mean square error of the predictions in eV/atom.
+        Above the hull of the predictions, in units of the error σ, shape (n,).
+    numbers
+        Structures of each height, shape (n,).
 
     Returns
     -------
@@ -117,11 +116,10 @@ def expected_losses(heights: FloatArray, sigma: float) -> dict[str, float]:
     """
     from scipy.stats import norm, t
 
-    heights = np.asarray(heights)
-    student = sigma * math.sqrt((TAIL_FREEDOM - 2.0) / TAIL_FREEDOM)
+    narrower = math.sqrt((TAIL_FREEDOM - 2.0) / TAIL_FREEDOM)
     return {
-        "gaussian": float(norm.sf(heights / sigma).sum()),
-        "heavy_tailed": float(t.sf(heights / student, TAIL_FREEDOM).sum()),
+        "gaussian": float(norm.sf(heights) @ numbers),
+        "heavy_tailed": float(t.sf(heights / narrower, TAIL_FREEDOM) @ numbers),
     }
 
 

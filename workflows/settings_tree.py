@@ -278,6 +278,13 @@ class Screening:
         ge=0,
     )
 
+    @field_validator("validation_structures")
+    @classmethod
+    def _enough_for_a_deviation(cls, number: int) -> int:
+        if number == 1:
+            raise ValueError("σ cannot be measured from one structure; give 0, or 2 or more")
+        return number
+
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
 class Relaxation:

@@ -243,7 +243,11 @@ def relax_structures(campaign: Campaign, round_: RoundDocument, first: int, last
     store = campaign.store
     document = campaign.potential_document(round_.potential)
     potential, active = read_potential(document)
-    limits = _limits(campaign, potential, document.lowest_energy_per_atom)
+    lowest_label = document.lowest_energy_per_atom
+    if lowest_label is None:
+        training = training_set(campaign, until=round_.potential)
+        lowest_label = float((training.energies / training.structures.n_atoms).min())
+    limits = _limits(campaign, potential, lowest_label)
     while True:
         with campaign.accounting("database"):
             batch = store.waiting(round_, first, last, limit=SAVED_TOGETHER)

@@ -34,7 +34,7 @@ def work(launchpad: LaunchPad, store: CampaignStore, *, poll_s: float = POLL_S) 
     A finished campaign may have work again: steps that a user lets run once more.
     """
     name = worker_name()
-    charged = 0.0
+    charged = time.process_time()
     while True:
         # A workflow is complete in the LaunchPad only when its round says so.
         last = store.last_round()

@@ -22,7 +22,7 @@ PARTS = {
     "selection": "selection and decisions",
     "database": "reading and writing the database",
     "mongod": "database server",
-    "fireworks": "FireWorks",
+    "fireworks": "FireWorks and all else",
     "dft_final": "final DFT relaxations",
 }
 PROCESSES = {"worker": "a worker", "mongod": "the database server"}
@@ -145,13 +145,13 @@ def _show_sigma(console: Console, report: dict[str, Any]) -> None:
         print_table(
             console,
             "Energy errors of the potentials on structures they were not trained on, meV/atom",
-            ["", "σ>", "largest>", "mean>", "sample>", "window>", "lost, at most>"],
+            ["", "σ>", "largest>", "mean>", "sample>", "window>", "lost, expected>"],
             rows,
         )
 
 
 def _lost(expected: dict[str, float]) -> str:
-    """Stable structures expected among the dropped: with Gaussian and heavy-tailed errors."""
+    """Structures below the hull among the dropped: with Gaussian and with heavy-tailed errors."""
     return f"{expected['gaussian']:.2g} to {expected['heavy_tailed']:.2g}"
 
 

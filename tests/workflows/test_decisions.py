@@ -1,11 +1,14 @@
 """Decisions: what follows what, and that a decision killed anywhere ends as if nothing had been."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from hullscreen.database import collections
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.gradient_rows import energy_rows
-from hullscreen.workflows import decisions
+from hullscreen.workflows import decisions, refinement
 from hullscreen.workflows.firetasks import DecideTask, PrototypesTask
 from hullscreen.workflows.flows import prepare_launchpad
 from hullscreen.workflows.hull import convex_hull
@@ -107,25 +110,116 @@ def test_a_campaign_takes_every_kind_of_decision(tiny_history):
     assert set(decisions_of(tiny_history)) == set(KINDS)
 
 
+@pytest.fixture
+def kill_at_any_write(step_of, mortal, mongo):
+    """Function: kill a decision at each of its writes, and take it again; the number of writes."""
+
+    def kill(decided):
+        step_of(decided)()
+        expected = comparable(mongo.database)
+        lives = 0
+        while True:
+            perform = step_of(decided)
+            with mortal(lives) as fate:
+                perform()
+            if not fate.dead:
+                return lives
+            perform()
+            assert comparable(mongo.database) == expected, f"killed after {lives} writes"
+            lives += 1
+
+    return kill
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_write_a_decision_is_taken_again_with_the_same_result(
-    kind, tiny_history, step_of, mortal, mongo, put_back
+    kind, tiny_history, kill_at_any_write
 ):
-    decided = decisions_of(tiny_history)[kind]
-    step_of(decided)()
-    expected = comparable(mongo.database)
-    lives = 0
-    while True:
-        perform = step_of(decided)
-        with mortal(lives) as fate:
-            perform()
-        if not fate.dead:
-            break
-        perform()
-        assert comparable(mongo.database) == expected, f"killed after {lives} writes"
-        lives += 1
+    lives = kill_at_any_write(decisions_of(tiny_history)[kind])
     # At least the round, the processor time, the workflow and the note that it is there.
     assert lives >= (2 if kind == "finish" else 5)
+
+
+def test_killed_in_the_middle_of_its_drops_the_first_screen_keeps_the_same(
+    tiny_history, kill_at_any_write, monkeypatch
+):
+    measured = decisions.measured_errors
+    monkeypatch.setattr(
+        decisions,
+        "measured_errors",
+        lambda *words: dataclasses.replace(measured(*words), sigma=1e-9, lowest=0.0),
+    )
+    monkeypatch.setattr(decisions, "KEPT_AT_LEAST", 0.5)
+    monkeypatch.setattr(collections, "BULK_SIZE", 3)
+    # Ten drops, three at once.
+    assert kill_at_any_write(decisions_of(tiny_history)["validate to learn"]) >= 5 + 3
+
+
+def test_killed_in_the_middle_of_its_drops_the_last_refinement_ends_the_same(
+    tiny_history, kill_at_any_write, monkeypatch
+):
+    def by_composition(structures, energies, _fingerprints):
+        # Twins, and not only of what has a label.
+        kinds = structures.counts(2) / structures.n_atoms[:, None]
+        alike = (kinds[:, None] == kinds).all(axis=2)
+        return np.where(alike, energies, np.inf).argmin(axis=1)
+
+    monkeypatch.setattr(refinement, "group_by_basin", by_composition)
+    monkeypatch.setattr(refinement, "possible_gain", lambda *_: 0.0)
+    monkeypatch.setattr(collections, "BULK_SIZE", 1)
+    decided = [
+        d for d in tiny_history
+        if d.round and d.next_round
+        and (d.round.purpose, d.next_round.purpose) == ("refine", "final")
+    ][-1]  # fmt: skip
+    assert kill_at_any_write(decided) > 5
+
+
+def test_the_lowest_share_always_passes_the_first_screen(tiny_history, put, monkeypatch):
+    campaign, round_ = put(decisions_of(tiny_history)["validate to learn"])
+    measured = decisions.measured_errors
+    monkeypatch.setattr(
+        decisions,
+        "measured_errors",
+        lambda *words: dataclasses.replace(measured(*words), sigma=1e-9, lowest=0.0),
+    )
+    monkeypatch.setattr(decisions, "KEPT_AT_LEAST", 0.4)
+    decisions.decide(campaign, round_)
+    kept = campaign.store.count(stage=2)
+    assert kept >= 0.4 * campaign.store.count()
+    assert kept < campaign.store.count()
+
+
+def test_what_dft_could_not_compute_hides_nothing_from_the_choice(tiny_history, put):
+    campaign, round_ = put(decisions_of(tiny_history)["learn"])
+    first = [choice.structure_index for choice in decisions._enlarging(campaign, round_)]
+    assert len(first) > 1
+    results = campaign.store._database.dft_results
+    document = results.find_one({"purpose": "seed"})
+    del document["_id"]
+    results.insert_one(
+        {**document, "key": "planted", "purpose": "learn", "state": "failed",
+         "structure_index": first[0]}
+    )  # fmt: skip
+    again = [choice.structure_index for choice in decisions._enlarging(campaign, round_)]
+    assert first[0] not in again
+    assert again
+
+
+def test_waves_end_with_the_structures_of_their_stage(tiny_history, put, monkeypatch):
+    campaign, _ = put(decisions_of(tiny_history)["validate to learn"])
+    campaign.store.advance(range(0, 20, 2), 2)
+    orders = campaign.store.orders(2)
+    assert orders.tolist() == sorted(orders)
+    assert len(orders) == 10
+    monkeypatch.setattr(decisions, "next_wave", lambda *_: 3)
+    settings = dataclasses.replace(campaign.settings.learning, first_wave=4)
+    campaign = dataclasses.replace(
+        campaign, settings=dataclasses.replace(campaign.settings, learning=settings)
+    )
+    wave = decisions._next_wave(campaign, 2, 0)
+    assert (orders < wave).sum() == 4
+    assert decisions._next_wave(campaign, 2, int(orders[-1]) + 1) is None
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from hullscreen.workflows.rounds import (
     Choice,
     Predictions,
     begin_round,
+    beyond_dft,
+    drop,
     drop_above,
     drop_unconverged,
     fractions,
@@ -61,17 +63,19 @@ def test_what_was_asked_for_is_not_asked_for_again(finished):
     assert not_asked_before(finished, choices) == choices[1::2]
 
 
-def test_what_dft_could_not_compute_is_not_asked_for_at_another_geometry(finished):
+def test_what_dft_could_not_compute_on_its_way_is_named(finished):
+    assert beyond_dft(finished) == []
     results = finished.store._database.dft_results
-    failed = results.find_one({"kind": SINGLE_POINT})["structure_index"]
-    results.update_many({"structure_index": failed}, {"$set": {"state": "failed"}})
-    cell, positions, species = finished.store.structures({"index": failed}).structures.one(0)
-    structures = join((s * cell, s * positions, species) for s in (1.011, 1.013))
-    choices = [
-        Choice(failed, structures, 0, 3.0, None),
-        Choice(failed + 1, structures, 1, 3.0, None),
-    ]
-    assert not_asked_before(finished, choices) == choices[1:]
+    of_purpose = {
+        purpose: results.find_one({"purpose": purpose})["structure_index"]
+        for purpose in ("seed", "learn")
+    }
+    for purpose, index in of_purpose.items():
+        results.update_many(
+            {"purpose": purpose, "structure_index": index}, {"$set": {"state": "failed"}}
+        )
+    # A strained copy of a structure, for the seed, says nothing of the structure itself.
+    assert beyond_dft(finished) == [of_purpose["learn"]]
 
 
 def key_of(campaign, structures, place):
@@ -160,15 +164,20 @@ def test_structures_that_did_not_converge_are_left_behind_with_their_outcome(fin
     structures.update_one({"index": 3}, {"$set": {"relaxed.outcome": "collapsed"}})
     structures.update_one({"index": 4}, {"$unset": {"relaxed": ""}})
     structures.update_one({"index": 5}, {"$set": {"relaxed.outcome": "collapsed", "stage": 2}})
-    drop_unconverged(finished, stage=1)
+    drop_unconverged(finished, dataclasses.replace(ROUND, stage=1))
     dropped = {
         d["index"]: d["dropped"]["outcome"]
         for d in finished.store.documents({"dropped": {"$exists": True}}, ["index", "dropped"])
     }
     assert dropped == {3: "collapsed", 4: "not relaxed"}
     potential, _ = finished.potential(finished.store.potentials(["number"])[-1]["number"])
-    found = predictions(finished, 1, potential)
-    assert set(found.indices) == set(range(20)) - {3, 4, 5}
+    round_ = dataclasses.replace(ROUND, stage=1)
+    assert set(predictions(finished, round_, potential).indices) == set(range(20)) - {3, 4, 5}
+    # What this very round drops is seen again, if it has to decide again; later rounds do not.
+    drop(finished, round_, [(7, {"stage": 1, "reason": "planted"})])
+    assert 7 in predictions(finished, round_, potential).indices
+    later = dataclasses.replace(round_, number=round_.number + 1)
+    assert set(predictions(finished, later, potential).indices) == set(range(20)) - {3, 4, 5, 7}
 
 
 def test_a_reason_names_height_window_and_sigma(finished):
@@ -177,13 +186,13 @@ def test_a_reason_names_height_window_and_sigma(finished):
     estimate = estimate_errors(np.zeros(2), np.array([0.01, -0.01]))
     heights = np.array([0.2, 0.04, 0.0])
     found = Predictions(np.array([7, 3, 5]), np.ones((3, 2)), heights, heights)
-    drop_above(finished, 1, found, estimate, 0.04)
+    drop_above(finished, dataclasses.replace(ROUND, stage=1), found, estimate, 0.04)
     (document,) = finished.store.documents({"dropped": {"$exists": True}}, ["dropped"])
     assert document == {
         "index": 7,
         "dropped": {
             "stage": 1, "reason": "too far above the hull of its stage", "energy_above_hull": 0.2,
-            "window": 0.04, "sigma": 0.01,
+            "window": 0.04, "sigma": 0.01, "round": ROUND.number,
         },
     }  # fmt: skip
 

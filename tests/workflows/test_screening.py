@@ -166,16 +166,19 @@ def test_waves_grow_to_the_pool_and_not_further(wave, growth, most_new, total):
 
 def test_expected_losses_are_sums_of_tails():
     heights = np.array([0.04, 0.05, 0.08])
-    found = expected_losses(heights, 0.01)
-    gaussian = sum(0.5 * math.erfc(h / 0.01 / math.sqrt(2)) for h in heights)
+    numbers = np.array([3, 1, 2])
+    found = expected_losses(heights / 0.01, numbers)
+    tails = [0.5 * math.erfc(h / 0.01 / math.sqrt(2)) for h in heights]
+    gaussian = sum(n * tail for n, tail in zip(numbers, tails, strict=True))
     assert found["gaussian"] == pytest.approx(gaussian, rel=1e-12)
     # The same by sampling, of errors with the same variance; 2e6 draws of 5e-3 in all.
     draws = np.random.default_rng(1).standard_t(TAIL_FREEDOM, 2_000_000)
     draws *= 0.01 * math.sqrt((TAIL_FREEDOM - 2) / TAIL_FREEDOM)
-    sampled = sum((draws < -h).mean() for h in heights)
+    sampled = sum(n * (draws < -h).mean() for n, h in zip(numbers, heights, strict=True))
     assert found["heavy_tailed"] == pytest.approx(sampled, rel=0.05)
     assert found["heavy_tailed"] > found["gaussian"]
-    assert expected_losses(np.zeros(0), 0.01) == {"gaussian": 0.0, "heavy_tailed": 0.0}
+    nothing = expected_losses(np.zeros(0), np.zeros(0, dtype=int))
+    assert nothing == {"gaussian": 0.0, "heavy_tailed": 0.0}
 
 
 def test_the_window_reaches_down_to_the_lowest_error_seen():
