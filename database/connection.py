@@ -37,6 +37,8 @@ APPLICATION_NAME = "hullscreen"
 # The server's codes (MongoDB manual, "Error codes"); 8000 is Atlas' for a failed login.
 REFUSED_CODES = {13, 18, 8000}
 DISK_FULL_CODES = {14031}
+# While it makes files, the server tells in words alone.
+DISK_FULL_WORDS = "No space left on device"
 LONGEST_PAUSE_S = 2.0
 
 Document = dict[str, Any]
@@ -267,7 +269,7 @@ def reconnecting(
 
 def _raise_if_known(error: OperationFailure, uri: str) -> NoReturn:
     """Raise a sentence for a failure that a user can act on, and any other one as it is."""
-    if error.code in REFUSED_CODES | DISK_FULL_CODES:
+    if error.code in REFUSED_CODES | DISK_FULL_CODES or DISK_FULL_WORDS in str(error):
         raise explain(error, uri) from error
     raise error
 
@@ -281,7 +283,7 @@ def explain(error: PyMongoError, uri: str) -> DatabaseError:
             f"The MongoDB server at {host} refused the login, or its user may not use this "
             "database: check user, password and authSource in the URI"
         )
-    if code in DISK_FULL_CODES:
+    if code in DISK_FULL_CODES or DISK_FULL_WORDS in str(error):
         return DatabaseError(
             f"The disk of the MongoDB server at {host} is full: free space, run again"
         )

@@ -45,8 +45,8 @@ from hullscreen.workflows.steps import labelled_structures
 MOST_CANDIDATES = 20_000
 # A stage that still meets new environments after so many rounds goes on with what it has.
 MAX_LEARNING_ROUNDS = 80
-# A wave fills a workflow with batches; what it teaches helps the next one.
-BATCHES_PER_WAVE = 40
+# Structures by which a wave grows, at most: what it teaches helps the next one.
+MOST_NEW = 40_000
 # Of the structures of the first screen, the lowest ones.
 KEPT_AT_LEAST = 0.1
 VALIDATION_STREAM = 2
@@ -153,11 +153,10 @@ def _next_wave(campaign: Campaign, stage: int, wave: int) -> int | None:
     """Where the wave after one ends; None if that holds all structures of the stage."""
     learning, total = campaign.settings.learning, total_structures(campaign)
     orders = campaign.store.orders(stage)
-    most_new = BATCHES_PER_WAVE * campaign.settings.relaxation.batch_size
     taken = int(np.searchsorted(orders, wave))
     if taken == len(orders):
         return None
-    size = next_wave(max(taken, 1), learning.wave_growth, most_new, len(orders))
+    size = next_wave(max(taken, 1), learning.wave_growth, MOST_NEW, len(orders))
     size = min(max(size, learning.first_wave), len(orders))
     return int(orders[size - 1]) + 1 if size < len(orders) else total
 

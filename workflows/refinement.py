@@ -79,7 +79,7 @@ def refine(campaign: Campaign, round_: RoundDocument) -> None:
     if not open_.size:
         _choose_final(campaign, round_, found, near, basins, known)
         return
-    n_chosen = max(wanted, int(SHARE_AT_ONCE * len(open_)))
+    n_chosen = max(wanted, int(SHARE_AT_ONCE * len(open_))) if estimate else wanted
     choices = [
         Choice(int(found.indices[near[i]]), structures, i, None, float(found.energies[near[i]]))
         for i in (simplest[int(basin)] for basin in open_[:n_chosen])

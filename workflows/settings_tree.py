@@ -245,7 +245,7 @@ class Learning:
     )
     first_wave: int = _setting(100, "Structures relaxed with the first potential.", ge=1)
     wave_growth: float = _setting(
-        4.0, "Factor by which each wave is larger than the one before.", ge=1
+        4.0, "Factor by which each wave is larger than the one before.", ge=1.1
     )
     max_selected_per_wave: int = _setting(
         40, "DFT calculations for training after one wave, at most.", ge=1

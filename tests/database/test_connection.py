@@ -270,6 +270,8 @@ def test_refusals_are_not_repeated(mongo):
         reconnecting(mongo, failing(OperationFailure("odd", 2)))
     with pytest.raises(DatabaseError, match="is full: free space"):
         reconnecting(mongo, failing(OperationFailure("OutOfDiskSpace", 14031)))
+    with pytest.raises(DatabaseError, match="is full: free space"):
+        reconnecting(mongo, failing(OperationFailure("28: No space left on device", 8)))
 
 
 def test_embedded_server_is_brought_back_during_an_operation(tmp_path):
