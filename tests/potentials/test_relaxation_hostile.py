@@ -6,6 +6,7 @@ its own.
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -312,7 +313,9 @@ def relax_many(n_structures):
         check(start, result, limits)
         with Path("/proc/self/statm").open() as file:
             resident = int(file.read().split()[1]) * resource.getpagesize()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        # That of `getrusage` is inherited from the process that started this one.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        peak = 1024 * int(re.search(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)[1])
         line = {
             "case": name, "seconds": spent, "resident": resident, "peak": peak,
             "outcomes": result.outcome_counts(), "evaluations": int(result.evaluations.sum()),
