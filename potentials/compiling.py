@@ -20,6 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 # Sums may be reordered and fused; NaN and infinity keep their meaning, since the relaxer watches
 # for them.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
+_FAST_OPTIONS = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
 
 
 class _Announcer(Listener):  # type: ignore[misc]  # numba has no types
@@ -70,8 +71,8 @@ _LOGGER = logging.getLogger(__name__)
 _ANNOUNCER = _Announcer()
 register("numba:compile", _ANNOUNCER)
 
-# Where compiled kernels are kept, and what their files' names end in.
-_FOLDERS: set[str] = set()
+# Where compiled kernels are kept, with what their files' names end in if they are of this version.
+_FOLDERS: dict[str, str] = {}
 _NAMED = re.compile(r"-([0-9a-f]{16})(?:\.\d+)?\.nb[ic]$")
 
 
@@ -79,10 +80,16 @@ def kernel(function: Function) -> Function:
     """Compile on the first call; later processes read the machine code from numba's cache.
 
     numba notices that the file of a function changed, but not that a kernel it calls in another
-    file did. Here an entry is valid only for the very text of all files of this package, and it is
-    kept in a file of its own, apart from those of versions whose classes are gone.
+    file did. Here an entry is valid only for the very text of all files of this package and of the
+    function's own, and it is kept in a file of its own, apart from those of versions whose classes
+    are gone.
     """
-    return _compiled(function, forceinline=False)
+    return _compiled(function, **_FAST_OPTIONS, forceinline=False)
+
+
+def exact_kernel(function: Function) -> Function:
+    """A `kernel` whose sums are carried out in the order in which they are written."""
+    return _compiled(function, nogil=True)
 
 
 def inlined(function: Function) -> Function:
@@ -90,11 +97,10 @@ def inlined(function: Function) -> Function:
 
     Passing a tuple of arrays takes hundreds of instructions, more than a small kernel itself.
     """
-    return _compiled(function, forceinline=True)
+    return _compiled(function, **_FAST_OPTIONS, forceinline=True)
 
 
-def _compiled(function: Function, *, forceinline: bool) -> Function:
-    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy", "forceinline": forceinline}
+def _compiled(function: Function, **options: object) -> Function:
     try:
         compiled = njit(cache=True, **options)(function)
     except RuntimeError:
@@ -104,11 +110,12 @@ def _compiled(function: Function, *, forceinline: bool) -> Function:
     # none where compiling is switched off.
     stored = getattr(compiled, "_cache", None)
     if stored is not None:
-        base = f"{stored._impl.filename_base}-{_sources_digest()[:16]}"  # noqa: SLF001
+        digest = _sources_digest(Path(function.__code__.co_filename).parent)
+        base = f"{stored._impl.filename_base}-{digest[:16]}"  # noqa: SLF001
         stored._cache_file = _CacheFile(  # noqa: SLF001
-            cache_path=stored.cache_path, filename_base=base, source_stamp=_sources_digest()
+            cache_path=stored.cache_path, filename_base=base, source_stamp=digest
         )
-        _FOLDERS.add(stored.cache_path)
+        _FOLDERS[stored.cache_path] = digest[:16]
     return compiled  # type: ignore[no-any-return]  # numba has no types
 
 
@@ -124,9 +131,9 @@ def remove_stale() -> int:
     """
     stale = [
         path
-        for folder in sorted(_FOLDERS)
+        for folder, current in sorted(_FOLDERS.items())
         for path in Path(folder).glob("*.nb[ic]")
-        if (named := _NAMED.search(path.name)) and named[1] != _sources_digest()[:16]
+        if (named := _NAMED.search(path.name)) and named[1] != current
     ]
     for path in stale:
         path.unlink(missing_ok=True)
@@ -134,8 +141,10 @@ def remove_stale() -> int:
 
 
 @cache
-def _sources_digest() -> str:
+def _sources_digest(folder: Path) -> str:
+    """Of the files of this package, and of those in the folder of a kernel elsewhere."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for one in sorted({Path(__file__).parent, folder}):
+        for path in sorted(one.glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

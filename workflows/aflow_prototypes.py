@@ -25,8 +25,9 @@ import numpy as np
 
 from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import FloatArray, IntArray, Structures, join
-from hullscreen.workflows.crystal_kernels import crystals_match, primitive_crystal
+from hullscreen.workflows.crystal_matching import crystals_match
 from hullscreen.workflows.parent_lattices import LATTICES, parent_lattice
+from hullscreen.workflows.primitive_crystals import primitive_crystal
 from hullscreen.workflows.superlattices import reduced_cell, wrapped
 
 # At one Å³ per atom, where bonds are about 1 Å long. The library gives coordinates to 4-5 digits

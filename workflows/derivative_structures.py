@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit
 
+from hullscreen.potentials.compiling import exact_kernel
 from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import IndexArray, IntArray
 from hullscreen.workflows.parent_lattices import ByteArray
@@ -28,7 +28,7 @@ from hullscreen.workflows.superlattices import Superlattice, superlattices
 MAX_COLOURS = 10  # a colour is one digit of a prototype's label
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _colourings(
     permutations: IntArray,
     n_translations: int,

@@ -17,13 +17,9 @@ import numpy as np
 
 from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray, Structures
-from hullscreen.workflows.crystal_kernels import (
-    crystals_match,
-    distance_keys,
-    group_crystals,
-    primitive_crystal,
-    primitive_crystals,
-)
+from hullscreen.workflows.crystal_groups import distance_keys, group_crystals
+from hullscreen.workflows.crystal_matching import crystals_match
+from hullscreen.workflows.primitive_crystals import primitive_crystal, primitive_crystals
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numba import njit
 
+from hullscreen.potentials.compiling import exact_kernel
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray, Structures
 from hullscreen.workflows.element_sizes import CLOSEST_PACKING, ElementSizes, element_sizes
 
@@ -35,7 +35,7 @@ LARGEST_DLS_RATIO = 2.5
 SHORTEST_BOND = 0.75
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _image_bounds(cell: FloatArray, cutoff: float, bounds: IndexArray) -> None:
     """Cell repeats that hold all neighbours within ``cutoff`` of atoms inside the cell."""
     volume = abs(np.linalg.det(cell))
@@ -46,7 +46,7 @@ def _image_bounds(cell: FloatArray, cutoff: float, bounds: IndexArray) -> None:
         bounds[i] = math.floor(cutoff / height) + 1
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _same_geometry(
     cells: FloatArray, positions: FloatArray, offsets: IndexArray, first: int, second: int
 ) -> bool:
@@ -65,7 +65,7 @@ def _same_geometry(
     return True
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _shortest_distances(
     cell: FloatArray, positions: FloatArray, cutoff: float, shortest: FloatArray
 ) -> None:
@@ -96,7 +96,7 @@ def _shortest_distances(
                                 shortest[second, first] = distance
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _bond_length_volumes(
     cells: FloatArray,
     positions: FloatArray,

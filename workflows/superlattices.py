@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hullscreen.potentials.compiling import exact_kernel
 from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray
-from hullscreen.workflows.crystal_kernels import reduce_cell
 from hullscreen.workflows.parent_lattices import ParentLattice, parent_lattice
+from hullscreen.workflows.primitive_crystals import reduce_cell
 
 # Lattice coordinates this close to 1 wrap to 0: rounding only, sites lie 1/n apart.
 WRAP = 1e-9
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _hermite_form(matrix: IndexArray) -> None:
     """Lower triangular form of a nonsingular integer matrix under column operations, in place.
 
@@ -60,7 +60,7 @@ def _hermite_form(matrix: IndexArray) -> None:
                 matrix[i, column] -= factor * matrix[i, row]
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _order(first: IndexArray, second: IndexArray) -> int:
     """-1, 0 or 1 as the first 3x3 matrix is before, equal to or after the second."""
     for i in range(3):
@@ -70,7 +70,7 @@ def _order(first: IndexArray, second: IndexArray) -> int:
     return 0
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _rotated(rotation: IndexArray, hermite: IndexArray, product: IndexArray) -> None:
     """Hermite form of ``rotation @ hermite`` into ``product``."""
     for i in range(3):
@@ -82,7 +82,7 @@ def _rotated(rotation: IndexArray, hermite: IndexArray, product: IndexArray) -> 
     _hermite_form(product)
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _hermite_matrices(n_cells: int) -> IndexArray:
     """All Hermite normal forms of determinant ``n_cells``, shape (n, 3, 3)."""
     total = 0
@@ -115,7 +115,7 @@ def _hermite_matrices(n_cells: int) -> IndexArray:
     return matrices
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _is_representative(matrices: IndexArray, rotations: IndexArray) -> NDArray[np.bool_]:
     """Whether each matrix is the first of its orbit under the rotations."""
     first = np.ones(len(matrices), dtype=np.bool_)
@@ -129,7 +129,7 @@ def _is_representative(matrices: IndexArray, rotations: IndexArray) -> NDArray[n
     return first
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _cell_index(vector: IndexArray, hermite: IndexArray) -> int:
     """Number of the primitive cell at lattice ``vector`` modulo the superlattice."""
     a, c, f = hermite[0, 0], hermite[1, 1], hermite[2, 2]
@@ -145,7 +145,7 @@ def _cell_index(vector: IndexArray, hermite: IndexArray) -> int:
     return index
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def _site_permutations(
     hermite: IndexArray, rotations: IndexArray, site_images: IndexArray, site_shifts: IndexArray
 ) -> IntArray:

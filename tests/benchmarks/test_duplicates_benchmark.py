@@ -137,7 +137,7 @@ def test_beside_pymatgen(ternaries):
 @pytest.mark.parametrize("seed", range(4))
 def test_keys_keep_nothing_apart_that_the_comparison_joins(ternaries, seed, monkeypatch):
     # Disguises up to the tolerances: some match and some do not, with and without keys the same.
-    from hullscreen.workflows import crystal_kernels, same_basin
+    from hullscreen.workflows import crystal_groups, same_basin
 
     rng = np.random.default_rng(seed)
     tolerances = BasinTolerances()
@@ -155,7 +155,7 @@ def test_keys_keep_nothing_apart_that_the_comparison_joins(ternaries, seed, monk
         return np.ones(len(cells)), np.zeros(1, dtype=np.uint16), starts
 
     monkeypatch.setattr(same_basin, "distance_keys", no_distances)
-    assert crystal_kernels.distance_keys is not no_distances
+    assert crystal_groups.distance_keys is not no_distances
     without_keys = group_by_basin(both, np.zeros(len(both)))
     assert np.array_equal(with_keys, without_keys)
     n_groups = len(np.unique(with_keys))

@@ -1,15 +1,12 @@
-"""Every write may be repeated, nothing newer is lost, no query reads a whole collection."""
+"""Every write may be repeated, nothing newer is lost."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
-from pymongo import MongoClient, monitoring
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.collections import INDEXES
-from hullscreen.database.connection import Connection
 from hullscreen.database.documents import (
     CampaignDocument,
     DFTDocument,
@@ -412,128 +409,3 @@ def test_reference_relaxations_that_are_done_stay(store):
 def test_attempts_are_counted_by_run(store):
     counts = [store.count_attempt(*one) for one in (("k", "a"), ("k", "a"), ("k", "b"), ("l", "a"))]
     assert counts == [1, 2, 1, 1]
-
-
-# Indexes
-
-
-FIREWORKS = ("fireworks", "launches", "workflows")
-
-
-class Commands(monitoring.CommandListener):
-    """Every kind of command that reads or changes documents, once."""
-
-    def __init__(self):
-        self.seen = {}
-
-    def started(self, event):
-        command = {
-            key: value
-            for key, value in event.command.items()
-            if not key.startswith(("$", "lsid", "txn")) and key not in {"writeConcern", "ordered"}
-        }
-        for single in self.singles(event.command_name, command):
-            self.seen.setdefault(json.dumps(shape(single), sort_keys=True), single)
-
-    def singles(self, name, command):
-        if name in {"find", "aggregate", "findAndModify", "count", "distinct"}:
-            return [{key: value for key, value in command.items() if key != "batchSize"}]
-        if name == "update":
-            return [{"update": command["update"], "updates": [one]} for one in command["updates"]]
-        if name == "delete":
-            return [{"delete": command["delete"], "deletes": [one]} for one in command["deletes"]]
-        return []
-
-    def succeeded(self, event):
-        pass
-
-    def failed(self, event):
-        pass
-
-
-def shape(value):
-    """A command without its values: fields and operators."""
-    if isinstance(value, dict):
-        if "$set" in value or "$setOnInsert" in value or "$inc" in value:
-            return "change"
-        return {key: shape(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [shape(inner) for inner in value[:1]]
-    return value if value in {*INDEXES, *FIREWORKS} else "value"
-
-
-def stages(plan):
-    if isinstance(plan, dict):
-        for key, value in plan.items():
-            if key == "stage":
-                yield value
-            # Plans that were not chosen say nothing.
-            if key != "rejectedPlans":
-                yield from stages(value)
-    elif isinstance(plan, list):
-        for value in plan:
-            yield from stages(value)
-
-
-@pytest.fixture
-def run_campaign(mongo, make_campaign, tmp_path, monkeypatch):
-    """Function: a tiny campaign by FireWorks, all its reports, a listener on every client."""
-    from fireworks import FWorker, LaunchPad
-    from fireworks.core.rocket_launcher import launch_rocket
-
-    from hullscreen.workflows import recovery
-    from hullscreen.workflows.campaign_status import campaign_status
-    from hullscreen.workflows.dft_jobs import RUN_VARIABLE
-    from hullscreen.workflows.flows import prepare_launchpad
-    from hullscreen.workflows.report import campaign_report
-    from hullscreen.workflows.results import final_hull, screened_background
-
-    def run(listener):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv(RUN_VARIABLE, "this run")
-        with MongoClient(mongo.uri, event_listeners=[listener], tz_aware=True) as client:
-            connection = Connection(client[mongo.name], mongo.uri, mongo.name, embedded=True)
-            launchpad = LaunchPad(
-                host=mongo.uri, name=mongo.name, uri_mode=True, strm_lvl="CRITICAL",
-                mongoclient_kwargs={"event_listeners": [listener]},
-            )  # fmt: skip
-            campaign = make_campaign(connection=connection)
-            store = campaign.store
-            prepare_launchpad(launchpad)
-            recovery.unlock(launchpad, campaign)
-            recovery.resubmit(launchpad, campaign)
-            while launch_rocket(launchpad, FWorker(), strm_lvl="CRITICAL"):
-                recovery.release_lost(launchpad, campaign)
-                recovery.retry_failed(launchpad, campaign, all_steps=False)
-            assert store.campaign()["finished"]
-            recovery.is_idle(launchpad, store)
-            screened_background(store, final_hull(store))
-            campaign_report(store)
-            campaign_status(store, connection)
-            store.borrowed_evaluations([one.key for one in store.selected()])
-            store.reference_relaxations(["none"])
-            store.count_attempt("key", "run")
-            store.count_dft()
-            store.return_to_first_stage()
-            launchpad.connection.close()
-
-    return run
-
-
-def scans(database, command):
-    """Whether MongoDB would read a whole collection for a command."""
-    if "aggregate" in command:
-        command = {**command, "cursor": {}}
-    plan = database.command({"explain": command, "verbosity": "queryPlanner"})
-    return "COLLSCAN" in stages(plan)
-
-
-def test_every_query_of_a_campaign_uses_an_index(mongo, run_campaign):
-    commands = Commands()
-    run_campaign(commands)
-    collections = {*INDEXES, *FIREWORKS}
-    asked = [c for c in commands.seen.values() if next(iter(c.values())) in collections]
-    assert {next(iter(command.values())) for command in asked} == collections
-    assert [command for command in asked if scans(mongo.database, command)] == []
-    # This is what would be seen.
-    assert scans(mongo.database, {"find": "structures", "filter": {"prototype": "fcc-1"}})

@@ -14,6 +14,9 @@ OPERATORS = {"find", "aggregate", "findAndModify", "count", "distinct"}
 # Times that a tiny campaign's structures are there, so that plans are those of a large one.
 COPIES = 40
 
+# FireWorks' own, which a campaign's tasks and reports ask as well.
+FIREWORKS = ("fireworks", "launches", "workflows")
+
 # What is sorted in memory after all, by collection and the fields sorted by, and why it may be.
 SORTED = {
     ("structures", "index"): "a batch: at most a few thousand in the order of waves, or the "
@@ -61,7 +64,7 @@ def shape(value):
         return {key: shape(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [shape(inner) for inner in value]
-    return value if value in INDEXES else "value"
+    return value if value in {*INDEXES, *FIREWORKS} else "value"
 
 
 def collection_of(command):
@@ -241,3 +244,64 @@ def test_indexes_that_a_copy_lacks_come_back(mongo, make_campaign, lost):
     assert store.count(**{"dropped.reason": "test"}) == 2
     keys = [list(one["key"]) for one in mongo.database.structures.list_indexes()]
     assert BY_INDEX in keys
+
+
+@pytest.fixture
+def run_campaign(mongo, make_campaign, tmp_path, monkeypatch):
+    """Function: a tiny campaign by FireWorks, all its reports, a listener on every client."""
+    from fireworks import FWorker, LaunchPad
+    from fireworks.core.rocket_launcher import launch_rocket
+
+    from hullscreen.workflows import recovery
+    from hullscreen.workflows.campaign_status import campaign_status
+    from hullscreen.workflows.dft_jobs import RUN_VARIABLE
+    from hullscreen.workflows.flows import prepare_launchpad
+    from hullscreen.workflows.report import campaign_report
+    from hullscreen.workflows.results import final_hull, screened_background
+
+    def run(listener):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv(RUN_VARIABLE, "this run")
+        with MongoClient(mongo.uri, event_listeners=[listener], tz_aware=True) as client:
+            connection = Connection(client[mongo.name], mongo.uri, mongo.name, embedded=True)
+            launchpad = LaunchPad(
+                host=mongo.uri, name=mongo.name, uri_mode=True, strm_lvl="CRITICAL",
+                mongoclient_kwargs={"event_listeners": [listener]},
+            )  # fmt: skip
+            campaign = make_campaign(connection=connection)
+            store = campaign.store
+            prepare_launchpad(launchpad)
+            recovery.unlock(launchpad, campaign)
+            recovery.resubmit(launchpad, campaign)
+            while launch_rocket(launchpad, FWorker(), strm_lvl="CRITICAL"):
+                recovery.release_lost(launchpad, campaign)
+                recovery.retry_failed(launchpad, campaign, all_steps=False)
+            assert store.campaign()["finished"]
+            recovery.is_idle(launchpad, store)
+            screened_background(store, final_hull(store))
+            campaign_report(store)
+            campaign_status(store, connection)
+            store.borrowed_evaluations([one.key for one in store.selected()])
+            store.reference_relaxations(["none"])
+            store.count_attempt("key", "run")
+            store.count_dft()
+            store.return_to_first_stage()
+            launchpad.connection.close()
+
+    return run
+
+
+def scans(database, command):
+    """Whether MongoDB would read a whole collection for a command."""
+    return "COLLSCAN" in {wrong for _, wrong in complaints(database, command)}
+
+
+def test_an_index_serves_every_query_of_a_campaign_run_by_fireworks(mongo, run_campaign):
+    commands = Commands()
+    run_campaign(commands)
+    collections = {*INDEXES, *FIREWORKS}
+    asked = [c for c in commands.seen.values() if collection_of(c) in collections]
+    assert {collection_of(command) for command in asked} == collections
+    assert [command for command in asked if scans(mongo.database, command)] == []
+    # This is what would be seen.
+    assert scans(mongo.database, {"find": "structures", "filter": {"prototype": "fcc-1"}})

@@ -77,13 +77,16 @@ def test_a_changed_kernel_is_compiled_anew(copy, tmp_path):
 def test_any_file_changes_the_digest(tmp_path, monkeypatch):
     (tmp_path / "a.py").write_text("one = 1\n")
     (tmp_path / "b.py").write_text("two = 2\n")
+    # Of a kernel that stands elsewhere.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c.py").write_text("four = 4\n")
     monkeypatch.setattr(compiling, "__file__", str(tmp_path / "compiling.py"))
     digest = compiling._sources_digest.__wrapped__
-    seen = {digest()}
-    for name in ("a.py", "b.py"):
+    seen = {digest(tmp_path / "elsewhere")}
+    for name in ("a.py", "b.py", "elsewhere/c.py"):
         (tmp_path / name).write_text("three = 3\n")
-        seen.add(digest())
-    assert len(seen) == 3
+        seen.add(digest(tmp_path / "elsewhere"))
+    assert len(seen) == 4
 
 
 def test_nowhere_to_keep_compiled_code(monkeypatch):

@@ -140,15 +140,21 @@ def test_killed_at_any_write_a_decision_is_taken_again_with_the_same_result(
     assert lives >= (2 if kind == "finish" else 5)
 
 
-def test_killed_in_the_middle_of_its_drops_the_first_screen_keeps_the_same(
-    tiny_history, kill_at_any_write, monkeypatch
-):
+@pytest.fixture
+def no_errors(monkeypatch):
+    """A first potential without errors, so that the share that is always kept decides."""
     measured = decisions.measured_errors
     monkeypatch.setattr(
         decisions,
         "measured_errors",
         lambda *words: dataclasses.replace(measured(*words), sigma=1e-9, lowest=0.0),
     )
+
+
+@pytest.mark.usefixtures("no_errors")
+def test_killed_in_the_middle_of_its_drops_the_first_screen_keeps_the_same(
+    tiny_history, kill_at_any_write, monkeypatch
+):
     monkeypatch.setattr(decisions, "KEPT_AT_LEAST", 0.5)
     monkeypatch.setattr(collections, "BULK_SIZE", 3)
     # Ten drops, three at once.
@@ -175,14 +181,9 @@ def test_killed_in_the_middle_of_its_drops_the_last_refinement_ends_the_same(
     assert kill_at_any_write(decided) > 5
 
 
+@pytest.mark.usefixtures("no_errors")
 def test_the_lowest_share_always_passes_the_first_screen(tiny_history, put, monkeypatch):
     campaign, round_ = put(decisions_of(tiny_history)["validate to learn"])
-    measured = decisions.measured_errors
-    monkeypatch.setattr(
-        decisions,
-        "measured_errors",
-        lambda *words: dataclasses.replace(measured(*words), sigma=1e-9, lowest=0.0),
-    )
     monkeypatch.setattr(decisions, "KEPT_AT_LEAST", 0.4)
     decisions.decide(campaign, round_)
     kept = campaign.store.count(stage=2)

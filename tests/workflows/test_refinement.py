@@ -131,8 +131,8 @@ def test_a_label_too_high_for_any_relaxation_is_dropped_with_its_numbers(at):
     assert document["dropped"]["energy_above_hull"] > document["dropped"]["possible_gain"] > 0
 
 
-def test_a_label_that_failed_is_dropped_for_that(at):
-    campaign, round_ = at("refine", "final", taken=False)
+def fail_a_label(campaign):
+    """Let the label of a compound have failed; gives what was selected."""
     one, _ = next(
         (s, r)
         for s, r in labelled_structures(campaign, purpose="refine")
@@ -141,6 +141,12 @@ def test_a_label_that_failed_is_dropped_for_that(at):
     campaign.store._database.dft_results.update_one(
         {"key": one.key}, {"$set": {"state": "failed", "reason": "no convergence"}}
     )
+    return one
+
+
+def test_a_label_that_failed_is_dropped_for_that(at):
+    campaign, round_ = at("refine", "final", taken=False)
+    one = fail_a_label(campaign)
     refine(campaign, round_)
     (document,) = campaign.store.documents({"index": one.structure_index}, ["dropped"])
     assert document["dropped"]["reason"] == "its DFT single point failed"
@@ -167,14 +173,7 @@ def test_what_was_given_up_is_taken_back_when_the_window_grows(at):
 
 def test_basins_of_a_failed_label_are_named(at):
     campaign, round_ = at("refine", "final", taken=False)
-    one, _ = next(
-        (s, r)
-        for s, r in labelled_structures(campaign, purpose="refine")
-        if len(set(s.species.tolist())) > 1
-    )
-    campaign.store._database.dft_results.update_one(
-        {"key": one.key}, {"$set": {"state": "failed", "reason": "no convergence"}}
-    )
+    one = fail_a_label(campaign)
     # A second structure that relaxed into the same crystal.
     structures = campaign.store._database.structures
     twin = structures.find_one({"index": one.structure_index})
