@@ -6,8 +6,10 @@ them are repeated while the server is away.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+from hullscreen.database.cost_queries import CostQueries
 from hullscreen.database.dft_queries import DFTQueries
 from hullscreen.database.documents import CampaignDocument, now
 from hullscreen.database.round_queries import RoundQueries
@@ -17,7 +19,7 @@ from hullscreen.potentials.errors import CampaignError
 __all__ = ["CampaignStore", "StructureBatch"]
 
 
-class CampaignStore(StructureQueries, RoundQueries, DFTQueries):
+class CampaignStore(StructureQueries, RoundQueries, DFTQueries, CostQueries):
     """One campaign in one database: its own document, and all queries."""
 
     def create(self, campaign: CampaignDocument) -> None:
@@ -43,6 +45,13 @@ class CampaignStore(StructureQueries, RoundQueries, DFTQueries):
         """The campaign's document, or None."""
         found = self._find("campaigns", {"name": self.name})
         return found[0] if found else None
+
+    def earlier_campaigns(self, before: datetime) -> list[dict[str, Any]]:
+        """Name, elements and engine of the database's campaigns, the oldest first."""
+        fields = ["name", "elements", "engine"]
+        return self._find(
+            "campaigns", {"created_at": {"$lt": before}}, fields, sort=["created_at", "name"]
+        )
 
     def set_campaign(self, **fields: Any) -> None:
         """Change fields of the campaign's document."""

@@ -47,7 +47,11 @@ INDEXES: dict[str, list[tuple[list[str], bool]]] = {
     "selected": [(["campaign", "round", "number"], True), (["campaign", "key"], False)],
     "rounds": [(["campaign", "number"], True)],
     "potentials": [(["campaign", "number"], True)],
-    "dft_results": [(["key"], True), (["campaign", "purpose", "state"], False)],
+    "dft_results": [
+        (["key"], True),
+        (["campaign", "purpose", "state"], False),
+        (["engine", "kind", "created_at"], False),
+    ],
     "reference_relaxations": [(["key"], True)],
     "attempts": [(["key", "run"], True)],
 }

@@ -101,7 +101,7 @@ class CampaignDocument(Document):
     settings
         Tables of ``hullscreen.toml`` as they were when the campaign began.
     engine
-        Name and fingerprint of the DFT engine: energies of another never meet these.
+        Name, fingerprint and content of the DFT engine: energies of another never meet these.
     directory
         Where calculations write their files.
     pool
@@ -118,7 +118,7 @@ class CampaignDocument(Document):
     chemsys: str
     elements: tuple[str, ...]
     settings: dict[str, Any]
-    engine: dict[str, str]
+    engine: dict[str, Any]
     directory: str
     pool: dict[str, int] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
@@ -193,7 +193,7 @@ class Selected(Document):
     round
         The round that computes it; its potentials learn it from then on.
     purpose
-        ``seed``, ``learn``, ``validate`` or ``refine``.
+        ``seed``, ``learn``, ``validate`` or ``refine``; ``borrowed`` from another campaign.
     structure_index
         The prototype it came from.
     grade, predicted_energy_per_atom
@@ -303,6 +303,8 @@ class DFTDocument(Document):
         Who computed it, and what for.
     n_evaluations
         Energy evaluations that were computed for it, not counting those that were stored before.
+    corrections
+        What went wrong on the way and what was changed: "unconverged_scf: slower mixing".
     """
 
     key: str
@@ -322,6 +324,7 @@ class DFTDocument(Document):
     reason: str = ""
     n_evaluations: int = 0
     cpu_seconds: float = 0.0
+    corrections: tuple[str, ...] = ()
     created_at: datetime = field(default_factory=now)
 
     @classmethod
@@ -331,6 +334,7 @@ class DFTDocument(Document):
         values = {name: value for name, value in document.items() if name in known}
         values["geometry"] = Geometry.from_bson(values["geometry"])
         values["numbers"] = tuple(values["numbers"])
+        values["corrections"] = tuple(values.get("corrections", ()))
         for name in ("forces", "stress"):
             if values.get(name) is not None:
                 values[name] = unpack(values[name])

@@ -71,16 +71,12 @@ class RoundQueries(Collections):
         """Structures chosen for DFT, in order of round and number."""
         full = {"campaign": self.name, **query}
         documents = self._find("selected", full, sort=["round", "number"])
-        return [
-            Selected(
-                **{
-                    **document,
-                    "species": unpack_species(document["species"]),
-                    "geometry": Geometry.from_bson(document["geometry"]),
-                }
-            )
-            for document in documents
-        ]
+        return [_selected(document) for document in documents]
+
+    def selected_elsewhere(self, campaign: str) -> list[Selected]:
+        """Structures that another campaign of this database has chosen, in its order."""
+        documents = self._find("selected", {"campaign": campaign}, sort=["round", "number"])
+        return [_selected(document) for document in documents]
 
     def selected_counts(self) -> dict[int, int]:
         """Number of structures chosen for DFT by round."""
@@ -103,6 +99,16 @@ class RoundQueries(Collections):
     def potentials(self, fields: Sequence[str]) -> list[dict[str, Any]]:
         """Some fields of all potentials, in order."""
         return self._find("potentials", {"campaign": self.name}, fields, sort=["number"])
+
+
+def _selected(document: Mapping[str, Any]) -> Selected:
+    return Selected(
+        **{
+            **document,
+            "species": unpack_species(document["species"]),
+            "geometry": Geometry.from_bson(document["geometry"]),
+        }
+    )
 
 
 def _round(document: Mapping[str, Any]) -> RoundDocument:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -132,17 +130,15 @@ class ASEEngine:
                     f"the ASE calculator {self.path!r} cannot compute {element} ({reason}){known}",
                 )
 
-    def fingerprint(self) -> str:
-        """Hash of import path, arguments (files by content) and the package's version."""
-        module_name = self.path.split(":")[0]
-        content = {
+    def content(self, elements: Sequence[str]) -> dict[str, Any]:
+        """Import path, arguments (files by content) and the package's version."""
+        del elements
+        return {
             "engine": "ase",
             "calculator": self.path,
             "arguments": {key: argument_content(value) for key, value in self.arguments.items()},
-            "version": package_version(module_name),
+            "version": package_version(self.path.split(":")[0]),
         }
-        text = json.dumps(content, sort_keys=True, default=repr)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def single_point(self, atoms: Atoms, directory: Path) -> DFTResult:
         """Energy, forces and stress of ``atoms``."""

@@ -6,7 +6,9 @@ only this Protocol; `load_engine` makes one from the ``[dft]`` table of the sett
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,11 +32,14 @@ ABSURD_FORCE = 1e3
 ENGINES = {
     "ase": "hullscreen.dft_adapters.ase_engine:ase_engine_from_table",
     "quantum_espresso": "hullscreen.dft_adapters.quantum_espresso:espresso_engine_from_table",
+    "vasp": "hullscreen.dft_adapters.vasp:vasp_engine_from_table",
 }
 
 
 class EngineMissingError(DFTError):
-    """The engine cannot serve: no executable, no calculator, no pseudopotential, no parameters.
+    """The engine cannot serve: no executable, no pseudopotential, no room on the disk.
+
+    It says nothing about the structure, which is computed as soon as the engine is back.
 
     Attributes
     ----------
@@ -59,15 +64,20 @@ class CalculationError(DFTError):
         Key of the kind of failure, for example ``"unconverged_scf"``.
     directory
         Where the files of the calculation are.
+    corrections
+        What was tried before it was given up, as in `DFTResult`.
     """
 
-    def __init__(self, reason: str, message: str, directory: Path) -> None:
+    def __init__(
+        self, reason: str, message: str, directory: Path, corrections: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.directory = directory
+        self.corrections = tuple(corrections)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, str(self), self.directory)
+        return type(self), (self.reason, str(self), self.directory, self.corrections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +136,8 @@ class DFTResult:
         Name of the engine.
     reason
         Why it did not converge (``"step_limit"``, ``"stopped_by_watch"``, ``"stalled"``), or "".
+    corrections
+        What went wrong on the way and what was changed: "unconverged_scf: slower mixing".
     """
 
     energy: float
@@ -138,6 +150,7 @@ class DFTResult:
     cpu_seconds: float
     engine: str
     reason: str = ""
+    corrections: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -150,8 +163,8 @@ class Engine(Protocol):
     def check(self, elements: Sequence[str]) -> None:
         """Raise `EngineMissingError` with one sentence if ``elements`` cannot be computed."""
 
-    def fingerprint(self) -> str:
-        """Content hash of everything that changes energies."""
+    def content(self, elements: Sequence[str]) -> dict[str, Any]:
+        """Everything that changes energies of structures of ``elements``, as plain values."""
 
     def single_point(self, atoms: Atoms, directory: Path) -> DFTResult:
         """Energy, forces and stress of ``atoms``; files go to ``directory``."""
@@ -184,6 +197,37 @@ class Engine(Protocol):
             Called at every evaluation; returning False ends the relaxation, unconverged.
             An engine that relaxes inside its own executable calls it only afterwards, if at all.
         """
+
+
+class Described(Protocol):
+    """Part of an engine that says what its energies depend on."""
+
+    @property
+    def name(self) -> str:
+        """As in `Engine`."""
+
+    def content(self, elements: Sequence[str]) -> dict[str, Any]:
+        """As in `Engine`."""
+
+
+def fingerprint(engine: Described, elements: Sequence[str]) -> str:
+    """Hash of everything that changes energies of structures of these elements.
+
+    A structure has the same one in every campaign whose engine computes it in the same way,
+    whatever other elements the campaign has.
+    """
+    text = json.dumps(engine.content(sorted(set(elements))), sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def description(engine: Described, elements: Sequence[str]) -> dict[str, Any]:
+    """The content as a document keeps it, for people: the name and plain JSON."""
+    content = json.loads(json.dumps(engine.content(sorted(set(elements))), default=repr))
+    return {
+        "name": engine.name,
+        "fingerprint": fingerprint(engine, elements),
+        "content": content,
+    }
 
 
 class EvaluationMemory(Protocol):

@@ -1,4 +1,4 @@
-"""What ``pw.x`` leaves behind: results from its XML file, failures from its messages."""
+"""Results of ``pw.x`` from its XML file."""
 
 from __future__ import annotations
 
@@ -9,78 +9,11 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
+from hullscreen.dft_adapters.corrections import Reached
 from hullscreen.dft_adapters.engine import CalculationError
-from hullscreen.dft_adapters.file_engine import Failure
 from hullscreen.potentials.structures import FloatArray
 
 XML_FILE = "data-file-schema.xml"
-CRASH_FILE = "CRASH"
-# pw.x: 0 done, 3 done but the geometry not converged. 2 is an unconverged scf as well as
-# max_seconds, 1 an error; none of these says so reliably in words alone, or by its number alone.
-GOOD_CODES = (0, 3)
-
-FAILURES = (
-    Failure(
-        r"convergence NOT achieved",
-        "unconverged_scf",
-        "did not reach self-consistency; lower mixing_beta or raise smearing_ry or max_scf_steps",
-    ),
-    Failure(
-        r"Maximum CPU time exceeded",
-        "time_limit",
-        "ran into its max_seconds; raise it or run on more cores",
-    ),
-    Failure(
-        r"from readpp|[Ee]rror in routine readpp",
-        "missing_pseudopotential",
-        "did not find or could not read a pseudopotential; look at `pseudopotentials` and `files`",
-    ),
-    Failure(
-        r"(from|routine) (checkallsym|check_atoms|sym_rho_init).*\n.*(overlap|coinciding|same)"
-        r"|atoms #.*overlap",
-        "overlapping_atoms",
-        "holds two atoms at the same place; the structure is wrong",
-    ),
-    Failure(
-        r"too few bands",
-        "too_few_bands",
-        "has too few bands; set nbnd in extra_input",
-    ),
-    Failure(
-        r"(charge is wrong|wrong charge)",
-        "wrong_charge",
-        "lost electrons while starting; the cell may be far too small, or a pseudopotential bad",
-    ),
-    Failure(
-        r"S matrix not positive definite|problems computing cholesky",
-        "diagonalisation",
-        "could not diagonalise; set diagonalization = 'cg' in extra_input, or look for atoms that "
-        "are too close",
-    ),
-    Failure(
-        r"(not enough space|dimensions are too small|too large a FFT|out of memory|"
-        r"[Cc]annot allocate|Allocation would exceed|Not enough space allocated for radial FFT)",
-        "memory",
-        "needed more memory or a larger table than there is; raise cell_factor in extra_input if "
-        "the cell grew, or run on more cores",
-    ),
-    Failure(
-        r"(from|routine) (read_namelists|read_cards|iosys|input|card_\w+)",
-        "wrong_input",
-        "was refused its input; look at extra_input in the settings",
-    ),
-    Failure(
-        r"%%%%%%%%\s*\n.*(task #|Error in routine)",
-        "error",
-        f"stopped with an error of pw.x; its message is in the file {CRASH_FILE} there",
-    ),
-    Failure(
-        r"Fortran runtime error|forrtl: severe|SIGSEGV|[Ss]egmentation fault",
-        "crash",
-        "crashed inside pw.x; errors.txt there has its last words (often a damaged "
-        "pseudopotential or a full disk)",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -152,6 +85,39 @@ def parse_xml(path: Path) -> EspressoOutput:
         ) from error
 
 
+def is_whole(path: Path) -> bool:
+    """Whether there is an XML file that was written to its end."""
+    try:
+        ET.parse(path)  # noqa: S314 - as in parse_xml
+    except (FileNotFoundError, ET.ParseError):
+        return False
+    return True
+
+
+def last_step(path: Path) -> Reached | None:
+    """The last geometry that a relaxation has evaluated; None if no step is complete.
+
+    pw.x writes the file anew after each step, so this also reads that of a run that was killed.
+    """
+    try:
+        steps = ET.parse(path).getroot().findall("step")  # noqa: S314 - as in parse_xml
+        if not steps:
+            return None
+        cell, positions = _geometry(_child(steps[-1], "atomic_structure"))
+    except (FileNotFoundError, ET.ParseError, ValueError):
+        return None
+    return Reached(cell, positions, len(steps))
+
+
+def _geometry(structure: ET.Element) -> tuple[FloatArray, FloatArray]:
+    """Cell (3, 3) and positions (n_atoms, 3) in Å."""
+    from ase.units import Bohr
+
+    cell = np.array([_numbers(_child(structure, f"cell/a{i}")) for i in (1, 2, 3)]) * Bohr
+    atoms = structure.findall("atomic_positions/atom")
+    return cell.reshape(3, 3), np.array([_numbers(a) for a in atoms]).reshape(-1, 3) * Bohr
+
+
 def _output(root: ET.Element, directory: Path) -> EspressoOutput:
     from ase.units import Bohr, Hartree
 
@@ -169,7 +135,7 @@ def _output(root: ET.Element, directory: Path) -> EspressoOutput:
     # After the last allowed step pw.x writes the geometry it would have tried next: energy, forces
     # and stress belong to the one of the last step.
     evaluated = output if converged or not steps else steps[-1]
-    structure = _child(evaluated, "atomic_structure")
+    cell, positions = _geometry(_child(evaluated, "atomic_structure"))
     energy = float(_numbers(_child(output, "total_energy/etot"))[0]) * Hartree
     if not math.isfinite(energy):
         raise ValueError(f"etot is {energy}")
@@ -178,9 +144,8 @@ def _output(root: ET.Element, directory: Path) -> EspressoOutput:
         forces=_numbers(_child(output, "forces")).reshape(-1, 3) * Hartree / Bohr,
         # pw.x counts pressure as positive, ASE tension.
         stress=-_numbers(_child(output, "stress")).reshape(3, 3) * Hartree / Bohr**3,
-        cell=np.array([_numbers(_child(structure, f"cell/a{i}")) for i in (1, 2, 3)]) * Bohr,
-        positions=np.array([_numbers(a) for a in structure.findall("atomic_positions/atom")])
-        * Bohr,
+        cell=cell,
+        positions=positions,
         geometry_converged=converged,
         # A converged vc-relax ends with one more scf, in the basis of the final cell.
         n_scf=1 if optimised is None else len(steps) + int(converged),

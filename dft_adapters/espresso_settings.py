@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import shlex
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from hullscreen.dft_adapters.engine import refuse_unknown_keys
+from hullscreen.dft_adapters.preset_files import (
+    INITIAL_MOMENTS,
+    command_words,
+    moments,
+    positive,
+    read_preset,
+    typed,
+)
+from hullscreen.dft_adapters.pseudopotentials import suggested_cutoffs
 from hullscreen.potentials.errors import SettingsError
 
-PRESETS = Path(__file__).with_name("presets")
 DEFAULT_PRESET = "debian-lda"
-# Starting moments in Bohr magnetons, a little above those of the elements so that the magnetic
-# solution is found where there is one; the calculation itself decides.
-INITIAL_MOMENTS = {"Cr": 1.5, "Mn": 3.0, "Fe": 2.8, "Co": 2.0, "Ni": 1.0}
 # Namelist entries that belong to the structure, the task or the bookkeeping, not to a user.
 OWNED = {
     "control": ("calculation", "prefix", "outdir", "pseudo_dir", "tprnfor", "tstress", "nstep"),
     "system": ("nat", "ntyp", "ibrav", "ecutwfc", "ecutrho"),
+    # Without it an unconverged scf would look like a result.
+    "electrons": ("scf_must_converge",),
 }
+ROUNDING = 1e-9
 WHERE = "the dft table of engine 'quantum_espresso'"
 
 
@@ -47,7 +53,9 @@ class EspressoSettings:
         Largest distance of k-points in Å⁻¹, reciprocal vectors without 2π. The grid is chosen for
         the start cell and stays through a relaxation.
     spin
-        Spin-polarise structures that hold an element of `initial_moments`.
+        Spin-polarise structures that hold elements of `initial_moments`.
+    spin_from_fraction
+        Share of these elements from which a structure is polarised; 0: any.
     initial_moments
         Starting moment by element in Bohr magnetons.
     scf_threshold_ry_per_atom
@@ -69,31 +77,27 @@ class EspressoSettings:
     command: tuple[str, ...] = ("pw.x",)
     kpoint_spacing: float = 0.04
     spin: bool = True
+    spin_from_fraction: float = 0.0
     initial_moments: Mapping[str, float] = field(default_factory=lambda: dict(INITIAL_MOMENTS))
     scf_threshold_ry_per_atom: float = 1e-9
     max_scf_steps: int = 100
     timeout_s: float | None = None
     extra_input: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-
-def read_preset(name: str) -> dict[str, Any]:
-    """Table of the preset ``name``.
-
-    Raises
-    ------
-    SettingsError
-        There is none of that name.
-    """
-    path = PRESETS / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(repr(p.stem) for p in PRESETS.glob("*.toml")))
-        raise SettingsError(f"{WHERE} has no preset {name!r}; presets: {known}")
-    with path.open("rb") as stream:
-        return tomllib.load(stream)
+    def is_polarised(self, symbols: Sequence[str]) -> bool:
+        """Whether a structure of these atoms is computed with spin."""
+        n_magnetic = sum(self.initial_moments.get(symbol, 0.0) != 0.0 for symbol in symbols)
+        return (
+            self.spin
+            and n_magnetic > 0
+            and n_magnetic >= self.spin_from_fraction * len(symbols) - ROUNDING
+        )
 
 
 def settings_from_table(table: Mapping[str, Any]) -> EspressoSettings:
     """Settings of a preset with the keys of ``table`` on top.
+
+    Cutoffs that neither gives are the largest that the headers of the ``files`` suggest.
 
     Raises
     ------
@@ -102,56 +106,48 @@ def settings_from_table(table: Mapping[str, Any]) -> EspressoSettings:
     """
     known = [f.name for f in fields(EspressoSettings)]
     refuse_unknown_keys(table, ["preset", *known], WHERE)
-    preset = read_preset(_typed("preset", table.get("preset", DEFAULT_PRESET), str))
+    name = typed(WHERE, "preset", table.get("preset", DEFAULT_PRESET), str)
+    preset = read_preset(name, vasp=False, where=WHERE)
     given = {key: value for key, value in table.items() if key != "preset"}
     merged: dict[str, Any] = {**preset, **given}
-    for key in ("files", "initial_moments"):
-        extra = _typed(key, given.get(key, {}), Mapping)
-        base = preset.get(key, INITIAL_MOMENTS if key == "initial_moments" else {})
-        merged[key] = {**base, **extra}
-    missing = [k for k in known[:5] if k not in merged]
+    files = typed(WHERE, "files", given.get("files", {}), Mapping)
+    merged["files"] = {**preset.get("files", {}), **files}
+    merged["initial_moments"] = moments(WHERE, given.get("initial_moments", {}))
+    _require(merged, ("pseudopotentials", "functional", "smearing_ry"))
+    folder = typed(WHERE, "pseudopotentials", merged["pseudopotentials"], (str, Path))
+    merged["pseudopotentials"] = Path(folder).expanduser()
+    if "cutoff_ry" not in merged:
+        _require(merged, ("files",))
+        paths = [merged["pseudopotentials"] / file for file in merged["files"].values()]
+        merged["cutoff_ry"], density = suggested_cutoffs(paths)
+        merged.setdefault("density_cutoff_ry", density)
+    _require(merged, ("density_cutoff_ry",))
+    merged["command"] = command_words(WHERE, merged.get("command", ("pw.x",)))
+    for key in ("cutoff_ry", "density_cutoff_ry", "smearing_ry"):
+        merged[key] = positive(WHERE, key, merged[key])
+    for key in ("kpoint_spacing", "scf_threshold_ry_per_atom", "timeout_s", "spin_from_fraction"):
+        if merged.get(key):
+            merged[key] = positive(WHERE, key, merged[key])
+    if "max_scf_steps" in merged:
+        merged["max_scf_steps"] = int(positive(WHERE, "max_scf_steps", merged["max_scf_steps"]))
+    typed(WHERE, "spin", merged.get("spin", True), bool)
+    typed(WHERE, "functional", merged["functional"], str)
+    _check_extra_input(merged.get("extra_input", {}))
+    return EspressoSettings(**merged)
+
+
+def _require(merged: Mapping[str, Any], keys: Sequence[str]) -> None:
+    missing = [key for key in keys if not merged.get(key)]
     if missing:
         raise SettingsError(f"{WHERE} needs {missing[0]!r}, which the preset does not give")
-    merged["pseudopotentials"] = Path(
-        _typed("pseudopotentials", merged["pseudopotentials"], (str, Path))
-    ).expanduser()
-    merged["command"] = _command(merged.get("command", ("pw.x",)))
-    for key in ("cutoff_ry", "density_cutoff_ry", "smearing_ry"):
-        merged[key] = _positive(key, merged[key])
-    for key in ("kpoint_spacing", "scf_threshold_ry_per_atom", "timeout_s"):
-        if merged.get(key) is not None:
-            merged[key] = _positive(key, merged[key])
-    if "max_scf_steps" in merged:
-        merged["max_scf_steps"] = int(_positive("max_scf_steps", merged["max_scf_steps"]))
-    _typed("spin", merged.get("spin", True), bool)
-    _typed("functional", merged["functional"], str)
-    for namelist, entries in _typed("extra_input", merged.get("extra_input", {}), Mapping).items():
-        _typed(f"extra_input.{namelist}", entries, Mapping)
+
+
+def _check_extra_input(extra_input: Any) -> None:
+    for namelist, entries in typed(WHERE, "extra_input", extra_input, Mapping).items():
+        typed(WHERE, f"extra_input.{namelist}", entries, Mapping)
         for entry in entries:
             if entry.lower() in OWNED.get(namelist.lower(), ()):
                 raise SettingsError(
                     f"{WHERE}: extra_input.{namelist} must not set {entry!r}, which hullscreen "
                     "sets itself"
                 )
-    return EspressoSettings(**merged)
-
-
-def _typed(key: str, value: Any, kind: type | tuple[type, ...]) -> Any:
-    if not isinstance(value, kind):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        expected = " or ".join(k.__name__.lower() for k in kinds)
-        raise SettingsError(f"{WHERE}: {key} must be a {expected}, got {value!r}")
-    return value
-
-
-def _positive(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise SettingsError(f"{WHERE}: {key} must be a positive number, got {value!r}")
-    return float(value)
-
-
-def _command(value: Any) -> tuple[str, ...]:
-    words = shlex.split(value) if isinstance(value, str) else value
-    if not isinstance(words, (list, tuple)) or not words:
-        raise SettingsError(f"{WHERE}: command must name an executable, got {value!r}")
-    return tuple(str(word) for word in words)

@@ -1,25 +1,39 @@
 """The life of one calculation of a code that works through files.
 
-inputs → executable → failures table → results → ``result.json``, written atomically last. A
-directory that holds a result for the same inputs is never computed again; one that does not was
-interrupted, and starts afresh.
+inputs → executable → failures table → correction and again, or results → ``result.json``, written
+atomically last. A directory that holds a result for the same inputs is never computed again; one
+that does not was interrupted, and goes on from its journal.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from hullscreen.dft_adapters.engine import CalculationError, DFTResult
+from hullscreen.dft_adapters.atomic_json import write_json
+from hullscreen.dft_adapters.corrections import (
+    JOURNAL_FILE,
+    Correction,
+    Journal,
+    Reached,
+)
+from hullscreen.dft_adapters.engine import (
+    CalculationError,
+    DFTResult,
+    EngineMissingError,
+    fingerprint,
+)
 from hullscreen.dft_adapters.runner import Completed, run_command
 
 if TYPE_CHECKING:
@@ -29,6 +43,13 @@ RESULT_FILE = "result.json"
 OUTPUT_FILE = "output.txt"
 ERROR_FILE = "errors.txt"
 TAIL_BYTES = 200_000
+# A disk with less room than this is full, whatever the code says about it.
+ROOM_NEEDED_BYTES = 16 * 2**20
+DISK_FULL = "disk_full"
+# A full disk is mostly somebody's temporary file: waited for so often and so long.
+DISK_WAITS_S = (5.0, 30.0, 120.0)
+# Exit statuses between these: ended by a signal, 128 below.
+SIGNALS = range(129, 193)
 
 
 @dataclass(frozen=True)
@@ -54,6 +75,26 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """How a calculation is tried this time.
+
+    Attributes
+    ----------
+    corrections
+        In force, the later ones on top.
+    reached
+        Where an earlier attempt's relaxation had come; None begins at the start. What depends on
+        the start, such as the grid of k points, stays that of the start.
+    restart
+        Whether the code goes on from its own restart files.
+    """
+
+    corrections: Sequence[Correction] = field(default_factory=tuple)
+    reached: Reached | None = None
+    restart: bool = False
+
+
+@dataclass(frozen=True)
 class Failure:
     """A row of an engine's failures table.
 
@@ -62,14 +103,21 @@ class Failure:
     pattern
         Regular expression looked for in the output, the errors and `FileEngine.failure_files`.
     reason
-        Key of the kind of failure.
+        Key of the kind of failure, and of its corrections in `FileEngine.corrections`.
     meaning
         End of the sentence "the calculation … ": what happened and what helps.
+    source
+        Where the code says so.
+    of_the_machine
+        It says nothing about the structure: the calculation is not given up, but tried again when
+        the campaign is.
     """
 
     pattern: str
     reason: str
     meaning: str
+    source: str
+    of_the_machine: bool = False
 
 
 class FileEngine(Protocol):
@@ -82,6 +130,14 @@ class FileEngine(Protocol):
     @property
     def failures(self) -> Sequence[Failure]:
         """Failures table, most specific first."""
+
+    @property
+    def corrections(self) -> Mapping[str, Sequence[Correction]]:
+        """What to try after a failure, by its reason, one after another."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Environment variables that the executable needs."""
 
     @property
     def failure_files(self) -> Sequence[str]:
@@ -103,14 +159,19 @@ class FileEngine(Protocol):
     def timeout_s(self) -> float | None:
         """Wall time after which the executable is killed."""
 
-    def fingerprint(self) -> str:
-        """Content hash of everything that changes energies."""
+    def content(self, elements: Sequence[str]) -> dict[str, Any]:
+        """As in `hullscreen.dft_adapters.engine.Engine`."""
 
-    def write_inputs(self, atoms: Atoms, directory: Path, task: Task) -> Sequence[str]:
+    def write_inputs(
+        self, atoms: Atoms, directory: Path, task: Task, attempt: Attempt
+    ) -> Sequence[str]:
         """Write the input files and return their names."""
 
     def command(self, directory: Path) -> list[str]:
         """Executable and arguments, run in ``directory``."""
+
+    def reached(self, directory: Path, atoms: Atoms) -> Reached | None:
+        """Where the relaxation in ``directory`` has come; None if it cannot be told or trusted."""
 
     def read_results(self, directory: Path, atoms: Atoms, task: Task) -> DFTResult:
         """Result of a finished run; `CalculationError` if it is none."""
@@ -122,40 +183,143 @@ def run_calculation(engine: FileEngine, atoms: Atoms, directory: Path, task: Tas
     Raises
     ------
     CalculationError
-        The run failed; the reason is that of the failures table, or of what was missing.
+        The run failed in spite of its corrections; the reason is that of the failures table, or of
+        what was missing.
     EngineMissingError
-        There is no executable or no pseudopotential.
+        There is no executable, no pseudopotential, or no room on the disk.
     """
+    try:
+        return _computed(engine, atoms, directory, task)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(engine, directory) from error
+        raise
+
+
+def _computed(engine: FileEngine, atoms: Atoms, directory: Path, task: Task) -> DFTResult:
     directory.mkdir(parents=True, exist_ok=True)
-    _remove_scratch(engine, directory)
-    inputs = engine.write_inputs(atoms, directory, task)
-    inputs_hash = _hash_inputs(engine, directory, inputs, task)
+    inputs = engine.write_inputs(atoms, directory, task, Attempt())
+    inputs_hash = _hash_inputs(engine, atoms, directory, inputs, task)
     earlier = read_result_file(directory / RESULT_FILE, inputs_hash)
     if earlier is not None:
-        return earlier
-    outputs = (OUTPUT_FILE, ERROR_FILE, *engine.failure_files, *engine.result_files)
-    for stale in (RESULT_FILE, *outputs):
-        (directory / stale).unlink(missing_ok=True)
-    try:
-        completed = run_command(
-            engine.command(directory),
-            directory,
-            stdout=OUTPUT_FILE,
-            stderr=ERROR_FILE,
-            timeout_s=engine.timeout_s,
-        )
-        raise_if_failed(engine, directory, completed)
-        result = replace(
-            engine.read_results(directory, atoms, task), cpu_seconds=completed.cpu_seconds
-        )
-    finally:
         _remove_scratch(engine, directory)
+        return earlier
+    journal = Journal.read(directory / JOURNAL_FILE, inputs_hash)
+    if journal.begun and task.kind == "relax":
+        # It was interrupted; without a complete step it begins where it began.
+        reached = engine.reached(directory, atoms)
+        if reached is not None:
+            journal.go_on_from(reached)
+    journal.begun = True
+    journal.write()
+    try:
+        result = _corrected(engine, atoms, directory, task, journal)
+    except CalculationError as error:
+        _remove_scratch(engine, directory)
+        # Who runs it again wants all attempts anew.
+        journal.path.unlink(missing_ok=True)
+        tried = (*journal.sentences(engine.corrections), *error.corrections)
+        told = f" (after corrections: {'; '.join(tried)})" if tried else ""
+        raise CalculationError(error.reason, f"{error}{told}", directory, tried) from error
+    except EngineMissingError:
+        _remove_scratch(engine, directory)
+        raise
+    # Any other end is an interruption: the next run goes on from what is in the scratch folder.
+    _remove_scratch(engine, directory)
     write_result_file(directory / RESULT_FILE, result, inputs_hash)
+    journal.path.unlink(missing_ok=True)
     return result
 
 
+def _corrected(
+    engine: FileEngine, atoms: Atoms, directory: Path, task: Task, journal: Journal
+) -> DFTResult:
+    """Attempts until one gives a result or nothing is left to try."""
+    restart = False
+    waits = iter(DISK_WAITS_S)
+    while True:
+        attempt = Attempt(journal.in_force(engine.corrections), journal.reached, restart)
+        left = replace(task, max_steps=max(1, task.max_steps - journal.n_evaluations))
+        try:
+            result = _attempted(engine, atoms, directory, left, attempt, journal)
+        except EngineMissingError as error:
+            reached = engine.reached(directory, atoms) if task.kind == "relax" else None
+            if reached is not None:
+                journal.go_on_from(reached)
+                with suppress(OSError):  # on a full disk it is known to this process only
+                    journal.write()
+            pause = next(waits, None) if error.reason == DISK_FULL else None
+            if pause is None:
+                raise
+            # Restart files were written onto a full disk.
+            restart = False
+            time.sleep(pause)
+            continue
+        except CalculationError as error:
+            correction = journal.next_correction(engine.corrections, error.reason)
+            if correction is None:
+                raise
+            reached = engine.reached(directory, atoms) if task.kind == "relax" else None
+            restart = correction.continues == "scratch"
+            if correction.continues == "geometry":
+                journal.go_on_from(reached)
+            else:
+                journal.n_evaluations += reached.n_evaluations if reached else 1
+            _keep_output(directory, len(journal.applied))
+            journal.add(error.reason)
+            journal.write()
+            continue
+        return replace(
+            result,
+            n_evaluations=result.n_evaluations + journal.n_evaluations,
+            cpu_seconds=journal.cpu_seconds,
+            corrections=(*journal.sentences(engine.corrections), *result.corrections),
+        )
+
+
+def _attempted(
+    engine: FileEngine,
+    atoms: Atoms,
+    directory: Path,
+    task: Task,
+    attempt: Attempt,
+    journal: Journal,
+) -> DFTResult:
+    """One run of the executable."""
+    if not attempt.restart:
+        _remove_scratch(engine, directory)
+    outputs = (OUTPUT_FILE, ERROR_FILE, *engine.failure_files, *engine.result_files)
+    for stale in (RESULT_FILE, *outputs):
+        (directory / stale).unlink(missing_ok=True)
+    engine.write_inputs(atoms, directory, task, attempt)
+    completed = run_command(
+        engine.command(directory),
+        directory,
+        stdout=OUTPUT_FILE,
+        stderr=ERROR_FILE,
+        timeout_s=engine.timeout_s,
+        environment=engine.environment,
+    )
+    journal.cpu_seconds += completed.cpu_seconds
+    try:
+        raise_if_failed(engine, directory, completed)
+        return engine.read_results(directory, atoms, task)
+    except CalculationError as error:
+        if shutil.disk_usage(directory).free < ROOM_NEEDED_BYTES:
+            raise _disk_full(engine, directory) from error
+        raise
+
+
 def raise_if_failed(engine: FileEngine, directory: Path, completed: Completed) -> None:
-    """Look the output up in the failures table."""
+    """Look the output up in the failures table.
+
+    Raises
+    ------
+    CalculationError
+        It failed.
+    EngineMissingError
+        It failed, and that is not the structure's fault.
+    """
     if completed.timed_out:
         raise CalculationError(
             "timeout",
@@ -168,18 +332,40 @@ def raise_if_failed(engine: FileEngine, directory: Path, completed: Completed) -
     )
     for failure in engine.failures:
         if re.search(failure.pattern, text):
-            raise CalculationError(
-                failure.reason,
-                f"the {engine.name} calculation in {directory} {failure.meaning}",
-                directory,
-            )
-    if completed.returncode not in engine.good_codes:
+            sentence = f"the {engine.name} calculation in {directory} {failure.meaning}"
+            if failure.of_the_machine:
+                raise EngineMissingError(failure.reason, sentence)
+            raise CalculationError(failure.reason, sentence, directory)
+    if completed.returncode in engine.good_codes:
+        return
+    if completed.returncode in SIGNALS:
         raise CalculationError(
-            "unknown_failure",
-            f"{engine.name} ended with exit status {completed.returncode} and no message that is "
-            f"known; see {OUTPUT_FILE} and {ERROR_FILE} in {directory}",
+            "killed",
+            f"{engine.name} was ended by signal {completed.returncode - 128} in "
+            f"{directory}, often for want of memory; see {OUTPUT_FILE} and {ERROR_FILE} there",
             directory,
         )
+    raise CalculationError(
+        "unknown_failure",
+        f"{engine.name} ended with exit status {completed.returncode} and no message that is "
+        f"known; see {OUTPUT_FILE} and {ERROR_FILE} in {directory}",
+        directory,
+    )
+
+
+def _disk_full(engine: FileEngine, directory: Path) -> EngineMissingError:
+    return EngineMissingError(
+        DISK_FULL,
+        f"the disk of {directory} has no room left, so {engine.name} could not compute; make room "
+        "and run again",
+    )
+
+
+def _keep_output(directory: Path, number: int) -> None:
+    """Keep what a failed attempt said."""
+    output = directory / OUTPUT_FILE
+    if output.is_file():
+        output.replace(directory / f"{output.stem}-{number + 1}{output.suffix}")
 
 
 def read_result_file(path: Path, inputs_hash: str) -> DFTResult | None:
@@ -196,6 +382,7 @@ def read_result_file(path: Path, inputs_hash: str) -> DFTResult | None:
         return None
     for name in ("forces", "stress", "cell", "positions"):
         values[name] = np.array(values[name], dtype=np.float64)
+    values["corrections"] = tuple(values["corrections"])
     return DFTResult(**values)
 
 
@@ -205,17 +392,15 @@ def write_result_file(path: Path, result: DFTResult, inputs_hash: str) -> None:
         key: value.tolist() if isinstance(value, np.ndarray) else value
         for key, value in asdict(result).items()
     }
-    temporary = path.with_suffix(".part")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump({"inputs_hash": inputs_hash, "result": values}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    write_json(path, {"inputs_hash": inputs_hash, "result": values})
 
 
-def _hash_inputs(engine: FileEngine, directory: Path, inputs: Sequence[str], task: Task) -> str:
+def _hash_inputs(
+    engine: FileEngine, atoms: Atoms, directory: Path, inputs: Sequence[str], task: Task
+) -> str:
     digest = hashlib.sha256()
-    digest.update(json.dumps([engine.fingerprint(), asdict(task)], sort_keys=True).encode())
+    settings = fingerprint(engine, list(atoms.symbols))
+    digest.update(json.dumps([settings, asdict(task)], sort_keys=True).encode())
     for name in inputs:
         digest.update(name.encode() + b"\0" + (directory / name).read_bytes() + b"\0")
     return digest.hexdigest()
@@ -233,6 +418,6 @@ def _tail(path: Path) -> str:
     if not path.is_file():
         return ""
     with path.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
+        stream.seek(0, 2)
         stream.seek(max(0, stream.tell() - TAIL_BYTES))
         return stream.read().decode("utf-8", errors="replace")

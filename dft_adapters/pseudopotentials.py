@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from hullscreen.dft_adapters.engine import EngineMissingError
+from hullscreen.potentials.errors import SettingsError
 
 HEADER_BYTES = 200_000  # some files carry their generator's input before the header
 # What files write for one functional, upper case, blanks single; the four-word forms are
@@ -37,6 +38,10 @@ class Pseudopotential:
         Number of valence electrons.
     sha256
         Hash of the whole file.
+    md5
+        The hash that pw.x prints.
+    cutoff_ry, density_cutoff_ry
+        What it suggests for wave functions and density, Ry; 0 if it does not.
     """
 
     path: Path
@@ -44,6 +49,9 @@ class Pseudopotential:
     functional: str
     valence: float
     sha256: str
+    md5: str
+    cutoff_ry: float
+    density_cutoff_ry: float
 
 
 def _attribute(header: str, name: str) -> str | None:
@@ -54,6 +62,35 @@ def _attribute(header: str, name: str) -> str | None:
 def _line(header: str, label: str) -> str | None:
     found = re.search(rf"^\s*(.*?)\s+{label}", header, re.MULTILINE)
     return found.group(1) if found else None
+
+
+def _number(text: str) -> float:
+    """Fortran's way to write a number included."""
+    return float(text.upper().replace("D", "E"))
+
+
+def suggested_cutoffs(paths: Sequence[Path]) -> tuple[float, float]:
+    """Cutoffs of wave functions and density in Ry that are enough for all of these files.
+
+    Raises
+    ------
+    SettingsError
+        A file cannot be read, or suggests none.
+    """
+    headers = []
+    for path in paths:
+        header = read_header(path) if path.is_file() else None
+        if header is None:
+            raise SettingsError(f"{str(path)!r} is not a whole pseudopotential in UPF")
+        if header.cutoff_ry <= 0.0:
+            raise SettingsError(
+                f"{str(path)!r} suggests no cutoff; give `cutoff_ry` and `density_cutoff_ry` in "
+                "the dft table of the settings"
+            )
+        headers.append(header)
+    cutoff = max(header.cutoff_ry for header in headers)
+    # Norm-conserving files suggest none for the density: the square of what the waves reach.
+    return cutoff, max(4.0 * cutoff, *(header.density_cutoff_ry for header in headers))
 
 
 def functional_name(text: str) -> str:
@@ -69,9 +106,14 @@ def functional_name(text: str) -> str:
     return words
 
 
-@cache
 def read_header(path: Path) -> Pseudopotential | None:
     """Header of a UPF file of version 1 or 2; None if it has none, or its end is missing."""
+    status = path.stat()
+    return _read_header(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _read_header(path: Path, *_version: int) -> Pseudopotential | None:
     content = path.read_bytes()
     text = content[:HEADER_BYTES].decode("utf-8", errors="replace")
     start = text.find("<PP_HEADER")
@@ -86,10 +128,12 @@ def read_header(path: Path) -> Pseudopotential | None:
     element = _attribute(header, "element")
     functional = _attribute(header, "functional")
     valence = _attribute(header, "z_valence")
+    cutoffs = [_attribute(header, f"{name}_cutoff") or "0" for name in ("wfc", "rho")]
     if element is None:  # version 1: a value and its label on each line
         element = _line(header, "Element")
         functional = _line(header, "Exchange-Correlation functional")
         valence = _line(header, "Z valence")
+        cutoffs = (_line(header, "Suggested [Cc]utoff for wfc and rho") or "0 0").split()
         if functional is not None and len(functional.split()) > 4:
             functional = " ".join(functional.split()[:4])  # the fifth word is its short name
     if element is None or functional is None or valence is None:
@@ -98,8 +142,11 @@ def read_header(path: Path) -> Pseudopotential | None:
         path=path,
         element=element,
         functional=functional_name(functional),
-        valence=float(valence.upper().replace("D", "E")),
+        valence=_number(valence),
         sha256=hashlib.sha256(content).hexdigest(),
+        md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
+        cutoff_ry=_number(cutoffs[0]),
+        density_cutoff_ry=_number(cutoffs[1]),
     )
 
 

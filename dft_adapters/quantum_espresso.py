@@ -6,9 +6,8 @@ Input is written by ASE, results are read from the XML file. Wavefunctions and d
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hullscreen.dft_adapters.corrections import Correction, Reached
 from hullscreen.dft_adapters.engine import (
     CalculationError,
     DFTResult,
@@ -23,19 +23,31 @@ from hullscreen.dft_adapters.engine import (
     Watch,
     require_finite,
 )
-from hullscreen.dft_adapters.espresso_output import (
+from hullscreen.dft_adapters.espresso_failures import (
+    CORRECTIONS,
     CRASH_FILE,
     FAILURES,
     GOOD_CODES,
+    UNBUFFERED,
+)
+from hullscreen.dft_adapters.espresso_output import (
     XML_FILE,
+    EspressoOutput,
+    is_whole,
+    last_step,
     parse_xml,
 )
 from hullscreen.dft_adapters.espresso_settings import EspressoSettings, settings_from_table
-from hullscreen.dft_adapters.file_engine import Failure, Task, run_calculation
+from hullscreen.dft_adapters.file_engine import (
+    OUTPUT_FILE,
+    Attempt,
+    Failure,
+    Task,
+    run_calculation,
+)
 from hullscreen.dft_adapters.pseudopotentials import (
     Pseudopotential,
     find_pseudopotentials,
-    read_header,
 )
 from hullscreen.dft_adapters.relaxation import VOLUME_RANGE
 from hullscreen.dft_adapters.runner import find_executable
@@ -51,6 +63,13 @@ PREFIX = "pwscf"
 ENERGY_CHANGE_RY_PER_ATOM = 2e-6
 # Settings that do not change energies.
 NOT_IN_FINGERPRINT = ("command", "timeout_s", "pseudopotentials", "files", "max_scf_steps")
+# pw.x is asked to stop by itself, so that it can go on, before it is killed.
+SHARE_OF_TIMEOUT = 0.9
+# After a relaxation that ended short of its tolerances: how far beyond them it may be.
+FORCE_SLACK, STRESS_SLACK = 2.0, 5.0
+STRESS_OF_A_NEW_BASIS = 0.5  # GPa: that of the last scf, in the plane waves of the final cell
+PRINTED_TO_EV = 1e-6  # pw.x prints 1e-8 Ry
+STALLED = "history already reset at previous step: stopping"
 
 
 def espresso_engine_from_table(table: Mapping[str, Any]) -> QuantumEspresso:
@@ -79,6 +98,8 @@ class QuantumEspresso:
 
     name = "Quantum ESPRESSO"
     failures: Sequence[Failure] = FAILURES
+    corrections: Mapping[str, Sequence[Correction]] = CORRECTIONS
+    environment: Mapping[str, str] = UNBUFFERED
     failure_files: Sequence[str] = (CRASH_FILE,)
     result_files: Sequence[str] = (XML_FILE,)
     scratch_folders: Sequence[str] = (SCRATCH,)
@@ -86,6 +107,7 @@ class QuantumEspresso:
 
     def __init__(self, settings: EspressoSettings) -> None:
         self.settings = settings
+        self._first_md5: dict[Path, str] = {}
 
     @property
     def timeout_s(self) -> float | None:
@@ -116,30 +138,34 @@ class QuantumEspresso:
                 f"only for {', '.join(sorted(settings.files))}; add it under `files` in the dft "
                 "table, or choose another preset",
             )
-        return find_pseudopotentials(
+        found = find_pseudopotentials(
             settings.pseudopotentials, settings.files, settings.functional, elements
         )
+        for potential in found.values():
+            self._refuse_change(potential)
+        return found
 
-    def fingerprint(self) -> str:
-        """Hash of the settings that change energies and of the pseudopotential files."""
+    def _refuse_change(self, potential: Pseudopotential) -> None:
+        """The fingerprint that results are stored under is that of the files as they were first."""
+        if self._first_md5.setdefault(potential.path, potential.md5) != potential.md5:
+            raise EngineMissingError(
+                "wrong_pseudopotential",
+                f"the pseudopotential {str(potential.path)!r} has changed while calculations with "
+                "it were under way; put the earlier file back, or begin another campaign",
+            )
+
+    def content(self, elements: Sequence[str]) -> dict[str, Any]:
+        """Settings that change energies, and hashes of the pseudopotentials of ``elements``."""
         settings = self.settings
-        folder = settings.pseudopotentials
-        if settings.files:
-            paths = [folder / name for _, name in sorted(settings.files.items())]
-        else:
-            paths = [p for p in sorted(folder.glob("*")) if p.suffix.lower() == ".upf"]
-        headers = [read_header(path) for path in paths if path.is_file()]
-        content = {
+        kept = {k: v for k, v in vars(settings).items() if k not in NOT_IN_FINGERPRINT}
+        moments = {e: m for e, m in settings.initial_moments.items() if e in elements}
+        return {
             "engine": "quantum_espresso",
-            "files": sorted(
-                (h.element, h.sha256)
-                for h in headers
-                if h is not None and h.functional == settings.functional
-            ),
-            **{k: v for k, v in vars(settings).items() if k not in NOT_IN_FINGERPRINT},
+            **kept,
+            "initial_moments": moments,
+            "extra_input": {name: dict(entries) for name, entries in settings.extra_input.items()},
+            "files": {e: p.sha256 for e, p in self.pseudopotentials(elements).items()},
         }
-        text = json.dumps(content, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def single_point(self, atoms: Atoms, directory: Path) -> DFTResult:
         """One scf with forces and stress; a result found in ``directory`` is reused."""
@@ -169,32 +195,41 @@ class QuantumEspresso:
         del directory
         return [*self.settings.command, "-in", INPUT_FILE]
 
-    def write_inputs(self, atoms: Atoms, directory: Path, task: Task) -> list[str]:
-        """Write ``pw.in``."""
+    def write_inputs(
+        self, atoms: Atoms, directory: Path, task: Task, attempt: Attempt
+    ) -> list[str]:
+        """Write ``pw.in``; the grid of k points is that of ``atoms`` in every attempt."""
         from ase.io.espresso import write_espresso_in
 
         settings = self.settings
         potentials = self.pseudopotentials(sorted(set(atoms.symbols)))
         written = atoms.copy()
         written.set_constraint()
-        moments = settings.initial_moments if settings.spin else {}
+        if attempt.reached is not None:
+            written.set_cell(attempt.reached.cell)
+            written.set_positions(attempt.reached.positions)
+        moments = settings.initial_moments if settings.is_polarised(atoms.symbols) else {}
         # pw.x counts starting magnetisation in units of the valence electrons.
         fractions = {
             element: min(moments.get(element, 0.0) / potential.valence, 0.9)
             for element, potential in potentials.items()
         }
         written.set_initial_magnetic_moments([fractions[symbol] for symbol in atoms.symbols])
+        # pw.x refuses to go on from files that it had no time to write.
+        restart = attempt.restart and is_whole(_xml_file(directory))
         with (directory / INPUT_FILE).open("w", encoding="utf-8") as stream:
             write_espresso_in(
                 stream,
                 written,
-                input_data=self._namelists(len(atoms), task),
+                input_data=self._namelists(len(atoms), task, attempt, restart=restart),
                 pseudopotentials={e: p.path.name for e, p in potentials.items()},
                 kpts=kpoint_grid(np.array(atoms.cell[:]), settings.kpoint_spacing),
             )
         return [INPUT_FILE]
 
-    def _namelists(self, n_atoms: int, task: Task) -> dict[str, dict[str, Any]]:
+    def _namelists(
+        self, n_atoms: int, task: Task, attempt: Attempt, *, restart: bool
+    ) -> dict[str, dict[str, Any]]:
         from ase.units import Bohr, GPa, Rydberg
 
         settings = self.settings
@@ -230,16 +265,36 @@ class QuantumEspresso:
             }
             kbar = 0.1 * GPa
             namelists["cell"]["press_conv_thr"] = task.stress_tolerance / kbar
-        for name, entries in settings.extra_input.items():
+        if settings.timeout_s is not None:
+            namelists["control"]["max_seconds"] = SHARE_OF_TIMEOUT * settings.timeout_s
+        changes = [settings.extra_input, *(one.changes for one in attempt.corrections)]
+        for name, entries in (item for change in changes for item in change.items()):
             namelists.setdefault(name.lower(), {}).update(entries)
-        return namelists
+        if restart:
+            namelists["control"]["restart_mode"] = "restart"
+        return {
+            name: {key: value for key, value in entries.items() if value is not None}
+            for name, entries in namelists.items()
+        }
+
+    def reached(self, directory: Path, atoms: Atoms) -> Reached | None:
+        """The last step in the XML file, if it is still a crystal like ``atoms``."""
+        found = last_step(_xml_file(directory))
+        if found is None or found.positions.shape != (len(atoms), 3):
+            return None
+        ratio = abs(np.linalg.det(found.cell)) / atoms.get_volume()
+        sane = VOLUME_RANGE[0] < ratio < VOLUME_RANGE[1] and np.isfinite(found.positions).all()
+        return found if sane else None
 
     def read_results(self, directory: Path, atoms: Atoms, task: Task) -> DFTResult:
         """Result from the XML file, which is kept beside the input."""
-        source = directory / SCRATCH / f"{PREFIX}.save" / XML_FILE
-        if source.is_file():
+        source = _xml_file(directory)
+        if source.is_file() and source.parent != directory:
             shutil.copyfile(source, directory / XML_FILE)
         output = parse_xml(directory / XML_FILE)
+        said = (directory / OUTPUT_FILE).read_text(encoding="utf-8", errors="replace")
+        _require_same_energy(output, said, directory)
+        self._require_our_pseudopotentials(atoms, said, directory)
         require_finite(
             output.energy,
             output.forces,
@@ -256,6 +311,13 @@ class QuantumEspresso:
                 "start geometry is far from any crystal, or a pseudopotential is bad",
                 directory,
             )
+        if STALLED in said and not _within(output, task):
+            raise CalculationError(
+                "stalled",
+                f"the relaxation by pw.x in {directory} ended short of its tolerances; its start "
+                "geometry may be at a saddle, or the tolerances are beyond the cutoff",
+                directory,
+            )
         converged = task.kind == "single_point" or output.geometry_converged
         return DFTResult(
             energy=output.energy,
@@ -269,3 +331,44 @@ class QuantumEspresso:
             engine=self.name,
             reason="" if converged else "step_limit",
         )
+
+    def _require_our_pseudopotentials(self, atoms: Atoms, said: str, directory: Path) -> None:
+        """pw.x looks for files in folders of its own as well, and may find others there."""
+        used = set(re.findall(r"MD5 check sum:\s*([0-9a-f]{32})", said))
+        ours = {p.md5 for p in self.pseudopotentials(sorted(set(atoms.symbols))).values()}
+        if used and used != ours:
+            raise EngineMissingError(
+                "wrong_pseudopotential",
+                f"pw.x read other pseudopotentials in {directory} than those in "
+                f"{str(self.settings.pseudopotentials)!r}; see {OUTPUT_FILE} there for their "
+                "folder, and put the files back",
+            )
+
+
+def _xml_file(directory: Path) -> Path:
+    """Where pw.x wrote, or where it is kept."""
+    scratch = directory / SCRATCH / f"{PREFIX}.save" / XML_FILE
+    return scratch if scratch.is_file() else directory / XML_FILE
+
+
+def _require_same_energy(output: EspressoOutput, said: str, directory: Path) -> None:
+    """The XML file must hold what pw.x said: a damaged file may still be XML."""
+    from ase.units import Rydberg
+
+    energies = re.findall(r"^!\s+total energy\s+=\s+(\S+) Ry", said, re.MULTILINE)
+    if energies and abs(float(energies[-1]) * Rydberg - output.energy) > PRINTED_TO_EV:
+        raise CalculationError(
+            "unreadable_result",
+            f"the energy in {XML_FILE} is not the one that pw.x printed to {OUTPUT_FILE} in "
+            f"{directory}; one of the files is damaged",
+            directory,
+        )
+
+
+def _within(output: EspressoOutput, task: Task) -> bool:
+    """Whether a relaxation that gave up is nevertheless as good as at rest."""
+    from ase.units import GPa
+
+    force = np.linalg.norm(output.forces, axis=1).max()
+    limit = max(STRESS_SLACK * task.stress_tolerance, STRESS_OF_A_NEW_BASIS * GPa)
+    return bool(force < FORCE_SLACK * task.force_tolerance and np.abs(output.stress).max() < limit)

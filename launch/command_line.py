@@ -81,10 +81,11 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Campaigns (from element names to a hull)": {
         "init": Entry("init", "Make a campaign directory with a commented hullscreen.toml."),
+        "forecast": Entry("forecast", "Say what a campaign will cost, before it begins."),
         "run": Entry("run", "Run a campaign here, to its hull; run again, it continues."),
         "submit": Entry("submit", "Put a campaign into the LaunchPad, for workers elsewhere."),
         "status": Entry("status", "Show how far a campaign is, and what failed and why."),
-        "worker": Entry("worker", "Work on a campaign's Fireworks.", hidden=True),
+        "worker": Entry("worker", "Help a campaign with one more process, for all or some steps."),
     },
     "Results": {
         "hull": Entry("hull", "Show the stable alloys: a table, JSON or a picture."),

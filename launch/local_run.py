@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,9 @@ from typing import Self
 
 from fireworks import LaunchPad
 
+from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import SERVER_AWAY
+from hullscreen.launch.campaign_progress import CampaignProgress
 from hullscreen.launch.campaign_session import Session
 from hullscreen.launch.launchpad_file import write_launchpad_file
 from hullscreen.launch.progress import Board
@@ -27,12 +29,18 @@ from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign, register
 from hullscreen.workflows.decisions import new_labels, reopen
 from hullscreen.workflows.dft_jobs import RUN_VARIABLE
-from hullscreen.workflows.flows import STAGE_NAMES, prepare_launchpad, submit_campaign
+from hullscreen.workflows.flows import (
+    DFT,
+    RELAX,
+    TRAIN,
+    prepare_launchpad,
+    submit_campaign,
+)
 from hullscreen.workflows.worker import launchpad_on
 
 POLL_S = 0.3
-# A large pool takes a while to count: the server has better things to do for so many times as long.
-REST_AFTER_LOOKING = 20.0
+# Steps of workers that others have started are looked after so often.
+LOOK_FOR_LOST_S = 5.0
 # A worker that ends this often in a row without any step being done has met a fault of ours or the
 # machine's.
 MAX_RESTARTS = 20
@@ -66,8 +74,14 @@ def prepare(session: Session) -> tuple[Campaign, LaunchPad]:
     return campaign, launchpad
 
 
-def run(session: Session, board: Board, n_workers: int) -> None:
+def run(session: Session, board: Board, n_workers: int, n_dft_workers: int = 0) -> None:
     """Work on a campaign with local processes until it is finished.
+
+    Parameters
+    ----------
+    n_workers, n_dft_workers
+        Processes for everything, and beside them processes for DFT only. If there are any of the
+        latter, DFT is left to them.
 
     Raises
     ------
@@ -78,14 +92,20 @@ def run(session: Session, board: Board, n_workers: int) -> None:
     with _only_one(session.directory):
         campaign, launchpad = prepare(session)
         with closing(launchpad.connection):
+            roles: list[tuple[str, ...]] = [(RELAX, TRAIN) if n_dft_workers else ()] * n_workers
+            roles += [(DFT,)] * n_dft_workers
             if not _is_done(session, launchpad):
-                _work(session, campaign, launchpad, board, n_workers)
+                _work(session, campaign, launchpad, board, roles)
             if new_labels(campaign) > 0:
-                _work(session, campaign, launchpad, board, n_workers)
+                _work(session, campaign, launchpad, board, roles)
 
 
 def _work(
-    session: Session, campaign: Campaign, launchpad: LaunchPad, board: Board, n_workers: int
+    session: Session,
+    campaign: Campaign,
+    launchpad: LaunchPad,
+    board: Board,
+    roles: Sequence[Sequence[str]],
 ) -> None:
     """Bring back what an earlier run has left, then let workers do what there is to do."""
     recovery.unlock(launchpad, campaign)
@@ -99,8 +119,11 @@ def _work(
         reopen(campaign)
     recovery.resubmit(launchpad, campaign)
     submit_campaign(launchpad, campaign)
-    with _Workers(session, launchpad, n_workers) as workers:
-        _watch(session, campaign, launchpad, board, workers)
+    n_dft_workers = sum(not role or DFT in role for role in roles)
+    progress = CampaignProgress(campaign, board, n_dft_workers)
+    progress.begin()
+    with _Workers(session, launchpad, roles) as workers:
+        _watch(session, campaign, launchpad, progress, workers)
 
 
 def _is_done(session: Session, launchpad: LaunchPad) -> bool:
@@ -114,18 +137,26 @@ def _is_done(session: Session, launchpad: LaunchPad) -> bool:
 
 
 def _watch(
-    session: Session, campaign: Campaign, launchpad: LaunchPad, board: Board, workers: _Workers
+    session: Session,
+    campaign: Campaign,
+    launchpad: LaunchPad,
+    progress: CampaignProgress,
+    workers: _Workers,
 ) -> None:
     """Show progress and mend what breaks, until the campaign is finished or cannot go on."""
-    progress = _Progress(session, board)
     costs = ServerCosts(session)
     idle_since: float | None = None
+    next_look = time.monotonic() + LOOK_FOR_LOST_S
     while not _is_done(session, launchpad):
         progress.show()
         costs.charge()
         try:
             if workers.restart_ended():
                 recovery.release_lost(launchpad, campaign)
+            elif time.monotonic() > next_look:
+                next_look = time.monotonic() + LOOK_FOR_LOST_S
+                if _has_lost(launchpad, session.store):
+                    recovery.release_lost(launchpad, campaign)
             recovery.retry_failed(launchpad, campaign, all_steps=False)
             idle = recovery.is_idle(launchpad, session.store)
         except SERVER_AWAY:
@@ -142,10 +173,19 @@ def _watch(
     costs.charge(now=True)
     failed = recovery.failures(launchpad, campaign)
     if failed:
-        board.note(
+        progress.board.note(
             f"{len(failed)} DFT jobs failed and their structures were left out; "
             f"`lpad get_fws -s FIZZLED -d more` in {session.directory} shows them"
         )
+
+
+def _has_lost(launchpad: LaunchPad, store: CampaignStore) -> bool:
+    """Whether a worker of this host that this process did not start has left a step behind."""
+    query = {"spec.campaign": store.name, "state": "RUNNING"}
+    running = launchpad.fireworks.find(query, {"launches": 1})
+    last = [firework["launches"][-1] for firework in running if firework["launches"]]
+    launches = launchpad.launches.find({"launch_id": {"$in": last}}, {"fworker.name": 1})
+    return any(recovery.is_gone(launch["fworker"]["name"]) for launch in launches)
 
 
 def _stuck(launchpad: LaunchPad, campaign: Campaign) -> CampaignError:
@@ -180,11 +220,17 @@ def _only_one(directory: Path) -> Iterator[None]:
 
 @dataclass
 class _Workers:
-    """The processes that do the work; they end with this one, however it ends."""
+    """The processes that do the work; they end with this one, however it ends.
+
+    Attributes
+    ----------
+    roles
+        Categories of steps of each process; none: all.
+    """
 
     session: Session
     launchpad: LaunchPad
-    n_workers: int
+    roles: Sequence[Sequence[str]]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     restarts: int = 0
@@ -194,7 +240,7 @@ class _Workers:
         logs = self.session.directory / "logs"
         logs.mkdir(exist_ok=True)
         (logs / FIREWORKS_CONFIG).write_text(FIREWORKS_SETTINGS, encoding="utf-8")
-        self.processes = [self._start(number) for number in range(self.n_workers)]
+        self.processes = [self._start(number) for number in range(len(self.roles))]
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -250,62 +296,10 @@ class _Workers:
                 [
                     sys.executable, "-m", "hullscreen.launch", "worker",
                     str(self.session.directory), "--parent", str(os.getpid()),
+                    *(("--category", *role) if (role := self.roles[number]) else ()),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=environment,
             )  # fmt: skip
-
-
-@dataclass
-class _Progress:
-    """What the board shows of a campaign."""
-
-    session: Session
-    board: Board
-    round_seen: int = -2
-    next_look: float = 0.0
-
-    def show(self, *, now: bool = False) -> None:
-        """Read the database and move the bars, if it was not done lately or has to be now."""
-        began = time.monotonic()
-        if now or began >= self.next_look:
-            self._show()
-            ended = time.monotonic()
-            self.next_look = ended + REST_AFTER_LOOKING * (ended - began)
-
-    def _show(self) -> None:
-        store = self.session.store
-        total = store.campaign()["pool"].get("total")
-        last = store.last_round()
-        if total is None or last is None:
-            self.board.show("prototypes", store.count(), total)
-            return
-        if last.number != self.round_seen:
-            self.round_seen = last.number
-            self.board.note(self._round_sentence(last.number))
-        for stage in (1, 2):
-            # As many as the wave holds; an earlier stage had them all.
-            wave = last.wave if last.stage == stage else total
-            entered = store.count(stage={"$gte": stage}, order={"$lt": wave})
-            if last.stage >= stage and entered:
-                done = store.count(**{"relaxed.stage": {"$gte": stage}})
-                self.board.show(f"{STAGE_NAMES[stage]}: structures relaxed", done, entered)
-        asked = [selected.key for selected in store.selected(round=last.number)]
-        if asked:
-            done = len(store.dft_results(asked))
-            self.board.show(f"round {last.number}: DFT single points", done, len(asked))
-        if last.purpose == "final":
-            done = store.count(stage=3, final={"$exists": True})
-            self.board.show("final: DFT relaxations", done, len(last.final_indices))
-
-    def _round_sentence(self, number: int) -> str:
-        round_ = self.session.store.round(number)
-        n_labels = len(self.session.store.selected(round=number))
-        sentence = f"round {number} ({STAGE_NAMES[round_.stage]}): "
-        if round_.purpose == "final":
-            return f"{sentence}{len(round_.final_indices)} structures to relax with DFT"
-        what = f"{n_labels} DFT single points to {round_.purpose}" if n_labels else "no new labels"
-        sigma = f", σ {1e3 * round_.sigma['sigma']:.2f} meV/atom" if round_.sigma else ""
-        return f"{sentence}{what}{sigma}"

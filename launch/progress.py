@@ -25,8 +25,11 @@ SECONDS_BETWEEN_LINES = 15.0
 class Board(Protocol):
     """Where work reports how far it is; each kind of work has a name."""
 
-    def show(self, name: str, done: int, total: int | None) -> None:
-        """Say that ``done`` of ``total`` are done; ``total`` None while it is not known."""
+    def show(self, name: str, done: int, total: int | None, left_s: float | None = None) -> None:
+        """Say that ``done`` of ``total`` are done; ``total`` None while it is not known.
+
+        ``left_s`` is the time that the rest will take, s; None: as the part before did.
+        """
 
     def note(self, sentence: str) -> None:
         """Say something once: a stage that ended, a job that failed."""
@@ -58,7 +61,7 @@ class LineBoard:
     clock: Callable[[], float] = time.monotonic
     rows: dict[str, _Row] = field(default_factory=dict)
 
-    def show(self, name: str, done: int, total: int | None) -> None:
+    def show(self, name: str, done: int, total: int | None, left_s: float | None = None) -> None:
         """Write a line if this work is new, finished, or was silent for long enough."""
         now = self.clock()
         row = self.rows.get(name)
@@ -68,7 +71,7 @@ class LineBoard:
         ended = total is not None and done >= total
         if not (new or ended or now - row.last_line_s >= SECONDS_BETWEEN_LINES):
             return
-        text = _line(name, done, total, row, now)
+        text = _line(name, done, total, row, now, left_s)
         # An ended work that is shown again says nothing new.
         if text != row.last_text:
             self.write(text)
@@ -79,15 +82,20 @@ class LineBoard:
         self.write(sentence)
 
 
-def _line(name: str, done: int, total: int | None, row: _Row, now: float) -> str:
+def _line(
+    name: str, done: int, total: int | None, row: _Row, now: float, left_s: float | None
+) -> str:
     if total is None:
         return f"{name}: {done:,}"
     text = f"{name}: {done:,} of {total:,}"
     elapsed, new = now - row.started_s, done - row.done_at_start
-    if done >= total or new <= 0 or elapsed <= 0:
+    if done >= total:
         return text
-    rate = new / elapsed
-    return f"{text}, {_rate(rate)}, {_duration((total - done) / rate)} left"
+    if new > 0 and elapsed > 0:
+        rate = new / elapsed
+        text += f", {_rate(rate)}"
+        left_s = (total - done) / rate if left_s is None else left_s
+    return text if left_s is None else f"{text}, {_duration(left_s)} left"
 
 
 def _rate(per_second: float) -> str:
@@ -111,6 +119,16 @@ class _RateColumn(ProgressColumn):
         return Text(_rate(speed) if speed else "", style="progress.data.speed")
 
 
+class _LeftColumn(TimeRemainingColumn):
+    """The time that the rest will take, if the work knows it better than rich."""
+
+    def render(self, task: Task) -> Text:
+        left_s = task.fields.get("left_s")
+        if left_s is None or task.finished:
+            return super().render(task)
+        return Text(_duration(left_s), style="progress.remaining")
+
+
 @dataclass(slots=True)
 class BarBoard:
     """A bar per kind of work, by rich."""
@@ -118,11 +136,11 @@ class BarBoard:
     progress: RichProgress
     bars: dict[str, TaskID] = field(default_factory=dict)
 
-    def show(self, name: str, done: int, total: int | None) -> None:
+    def show(self, name: str, done: int, total: int | None, left_s: float | None = None) -> None:
         """Move the bar of this work, or add it."""
         if name not in self.bars:
             self.bars[name] = self.progress.add_task(name, total=total)
-        self.progress.update(self.bars[name], completed=done, total=total)
+        self.progress.update(self.bars[name], completed=done, total=total, left_s=left_s)
 
     def note(self, sentence: str) -> None:
         """Print the sentence above the bars."""
@@ -149,7 +167,7 @@ def progress_board() -> Iterator[Board]:
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),
-        TimeRemainingColumn(),
+        _LeftColumn(),
     )
     with RichProgress(*columns, console=console, redirect_stdout=False) as bars:
         yield BarBoard(bars)

@@ -75,7 +75,7 @@ def campaign_to_compare(session_campaign: Campaign) -> Campaign:
     if document is None:
         return session_campaign
     stored = open_campaign(store)
-    if document["engine"]["fingerprint"] != stored.engine.fingerprint():
+    if not stored.is_same_engine(document["engine"], stored.elements):
         raise CampaignError(
             f"campaign {store.name!r} was computed with another DFT engine or version than the one "
             "found here, so energies cannot be compared; use the environment that it ran in"

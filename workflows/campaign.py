@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pymatgen.core import Composition
@@ -19,7 +20,7 @@ from hullscreen.database.documents import (
     PotentialDocument,
     Prototype,
 )
-from hullscreen.dft_adapters.engine import Engine, load_engine
+from hullscreen.dft_adapters.engine import Engine, description, fingerprint, load_engine
 from hullscreen.potentials.active_set import NOT_SET, ActiveSet
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
@@ -82,6 +83,10 @@ class Campaign:
             aflow=prototypes.aflow,
             aflow_max_atoms=prototypes.aflow_max_atoms,
         )
+
+    def is_same_engine(self, stored: Mapping[str, Any], elements: Sequence[str]) -> bool:
+        """Whether another campaign's engine gives the energies that ours gives of its elements."""
+        return bool(stored["fingerprint"] == fingerprint(self.engine, elements))
 
     def level(self, stage: int) -> int:
         """Level of a stage's potential."""
@@ -148,7 +153,7 @@ def register(campaign: Campaign) -> None:
         chemsys="-".join(sorted(campaign.elements)),
         elements=campaign.elements,
         settings=settings.stored_tables(),
-        engine={"name": campaign.engine.name, "fingerprint": campaign.engine.fingerprint()},
+        engine=description(campaign.engine, campaign.elements),
         directory=str(campaign.directory),
     )
     store.ensure_indexes()
@@ -156,7 +161,7 @@ def register(campaign: Campaign) -> None:
     stored = store.campaign()
     ours, theirs = settings.deciding(), Settings(**stored["settings"]).deciding()
     changed = sorted(name for name in ours if ours[name] != theirs.get(name))
-    if stored["engine"] != document.engine:
+    if not campaign.is_same_engine(stored["engine"], campaign.elements):
         changed.append("the DFT engine or its version")
     if changed:
         raise CampaignError(

@@ -22,8 +22,8 @@ from hullscreen.potentials.active_set import select_candidates
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.gradient_rows import energy_rows
 from hullscreen.potentials.relaxation import Outcome
+from hullscreen.workflows.borrowed_labels import borrowed_labels, systems_of
 from hullscreen.workflows.campaign import Campaign, total_structures
-from hullscreen.workflows.learning import seed_indices, strained_seed
 from hullscreen.workflows.refinement import refine
 from hullscreen.workflows.rounds import (
     CONVERGED,
@@ -39,6 +39,7 @@ from hullscreen.workflows.rounds import (
     predictions,
 )
 from hullscreen.workflows.screening import next_wave, random_sample, sample_size
+from hullscreen.workflows.seed import SEED_POOL, campaign_seed
 from hullscreen.workflows.steps import labelled_structures
 
 # Snapshots compared at once, those of small cells first; what they teach makes most others known.
@@ -50,20 +51,22 @@ MOST_NEW = 40_000
 # Of the structures of the first screen, the lowest ones.
 KEPT_AT_LEAST = 0.1
 VALIDATION_STREAM = 2
-SEED_STREAM = 3
 
 
 def first_round(campaign: Campaign) -> None:
     """Begin: the seed's labels, the first potential, the first wave."""
     settings = campaign.settings
-    smallest = campaign.store.structures({"index": {"$lt": 1000}}, geometry="start")
-    n_pure = len(settings.prototypes.lattices) * len(campaign.elements)
-    chosen = seed_indices(smallest.counts, max(n_pure, len(campaign.elements)))
-    seed, sources = strained_seed(
-        smallest.structures.take(chosen), settings.campaign.seed + SEED_STREAM
+    smallest = campaign.store.structures({"index": {"$lt": SEED_POOL}}, geometry="start")
+    borrowed = borrowed_labels(campaign)
+    seed, sources = campaign_seed(
+        smallest.structures,
+        len(campaign.elements),
+        len(settings.prototypes.lattices),
+        settings.campaign.seed,
+        systems_of(borrowed),
     )
     choices = [
-        Choice(int(smallest.indices[chosen[source]]), seed, i, None, None)
+        Choice(int(smallest.indices[source]), seed, i, None, None)
         for i, source in enumerate(sources)
     ]
     wave = min(settings.learning.first_wave, total_structures(campaign))
@@ -74,6 +77,7 @@ def first_round(campaign: Campaign) -> None:
             wave=wave,
         ),
         choices,
+        borrowed,
     )  # fmt: skip
 
 

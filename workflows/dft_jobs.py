@@ -19,6 +19,7 @@ from hullscreen.dft_adapters.engine import (
     CalculationError,
     DFTResult,
     Engine,
+    fingerprint,
     remembering_evaluations,
 )
 from hullscreen.dft_adapters.structure_key import canonical_order, structure_key
@@ -64,17 +65,21 @@ class DFTJobs:
     store: CampaignStore
     purpose: str
     directory: Path
-    fingerprint: str = field(init=False)
+    _fingerprints: dict[frozenset[str], str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.fingerprint = self.engine.fingerprint()
+    def fingerprint(self, atoms: Atoms) -> str:
+        """Hash of all that changes energies of structures of these elements."""
+        elements = frozenset(atoms.symbols)
+        if elements not in self._fingerprints:
+            self._fingerprints[elements] = fingerprint(self.engine, sorted(elements))
+        return self._fingerprints[elements]
 
     def key(self, atoms: Atoms, kind: str) -> str:
         """Key of a calculation: the structure, all that changes energies, and what is computed.
 
         ``kind`` is ``single_point``, or `relaxation_kind` with where a relaxation ends.
         """
-        text = f"{kind}:{self.fingerprint}:{structure_key(atoms)}"
+        text = f"{kind}:{self.fingerprint(atoms)}:{structure_key(atoms)}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def single_point(self, atoms: Atoms, structure_index: int) -> DFTDocument:
@@ -154,6 +159,7 @@ class DFTJobs:
             self._save(
                 kind, atoms, structure_index, geometry,
                 state="failed", reason=str(error), n_evaluations=int(counted),
+                corrections=error.corrections,
             )  # fmt: skip
             raise
         return self._save(
@@ -167,6 +173,7 @@ class DFTJobs:
             converged=result.converged,
             n_evaluations=result.n_evaluations if counted else 0,
             cpu_seconds=result.cpu_seconds if counted else 0.0,
+            corrections=result.corrections,
         )
 
     def _refuse_deadly(self, key: str, atoms: Atoms, folder: Path) -> None:
@@ -198,7 +205,7 @@ class DFTJobs:
             purpose=self.purpose,
             structure_index=structure_index,
             chemsys="-".join(sorted(set(atoms.symbols))),
-            engine=self.fingerprint,
+            engine=self.fingerprint(atoms),
             numbers=tuple(int(z) for z in atoms.numbers[order]),
             geometry=Geometry(geometry.cell, geometry.positions[order]),
             **{"state": "done", **result},

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from fireworks import Firework, LaunchPad, Workflow
 
 from hullscreen.database.documents import RoundDocument
+from hullscreen.potentials.structures import IndexArray
+from hullscreen.workflows.borrowed_labels import BORROWED
 from hullscreen.workflows.campaign import Campaign
+from hullscreen.workflows.packing import job_spans
 
 # Before the first round: the prototypes.
 PROTOTYPES_ROUND = -1
@@ -15,7 +20,7 @@ STAGE_NAMES = {1: "screen 1", 2: "screen 2", 3: "final"}
 # FireWorks takes long over workflows of hundreds: batches grow where a round has more to relax.
 MOST_BATCHES = 48
 # Categories by which workers choose: one pool may relax while another runs DFT.
-RELAX, TRAIN, DFT = "relax", "train", "dft"
+CATEGORIES = RELAX, TRAIN, DFT = "relax", "train", "dft"
 
 
 def prepare_launchpad(launchpad: LaunchPad) -> None:
@@ -50,7 +55,6 @@ def submit_round(launchpad: LaunchPad, campaign: Campaign, number: int) -> None:
 
 def round_workflow(campaign: Campaign, round_: RoundDocument) -> Workflow:
     """DFT jobs, then the fit, then batches of relaxations, then the decision."""
-    jobs = campaign.settings.dft.structures_per_job
     fireworks: list[Firework] = []
     layer: list[Firework] = []
 
@@ -61,12 +65,26 @@ def round_workflow(campaign: Campaign, round_: RoundDocument) -> Workflow:
         fireworks.append(firework)
         return firework
 
-    n_selected = len(campaign.store.selected(round=round_.number))
-    labels = [
-        add("LabelTask", f"DFT single points {first + 1} to {last}", DFT, first=first, last=last)
-        for first, last in _spans(n_selected, jobs)
-    ]
-    layer = labels or layer
+    def add_dft(task: str, what: str, n_atoms: IndexArray, walltime_s: float) -> list[Firework]:
+        relaxations = task == "FinalRelaxTask"
+        jobs = []
+        for first, last in job_spans(n_atoms, campaign.settings.dft, relaxations=relaxations):
+            job = add(task, f"{what} {first + 1} to {last}", DFT, first=first, last=last)
+            if walltime_s:
+                # Read by `qlaunch -r`, on top of my_qadapter.yaml.
+                job.spec["_queueadapter"] = {"walltime": clock_time((last - first) * walltime_s)}
+            jobs.append(job)
+        return jobs
+
+    dft = campaign.settings.dft
+    n_atoms = np.array(
+        [
+            len(chosen.species)
+            for chosen in campaign.store.selected(round=round_.number)
+            if chosen.purpose != BORROWED
+        ]
+    )
+    layer = add_dft("LabelTask", "DFT single points", n_atoms, dft.single_point_walltime_s) or layer
     if round_.fits:
         level = campaign.level(round_.stage)
         layer = [add("FitTask", f"fit of the level {level} potential", TRAIN)]
@@ -80,10 +98,10 @@ def round_workflow(campaign: Campaign, round_: RoundDocument) -> Workflow:
             add("RelaxTask", f"relaxation of {n} structures", RELAX, first=first, last=last)
             for first, last, n in spans
         ] or layer
-    layer = [
-        add("FinalRelaxTask", f"DFT relaxations {first + 1} to {last}", DFT, first=first, last=last)
-        for first, last in _spans(len(round_.final_indices), jobs)
-    ] or layer
+    n_atoms = _sizes(campaign, round_.final_indices)
+    layer = (
+        add_dft("FinalRelaxTask", "DFT relaxations", n_atoms, dft.relaxation_walltime_s) or layer
+    )
     add("DecideTask", "decision", TRAIN)
     return Workflow(
         fireworks,
@@ -95,6 +113,20 @@ def round_workflow(campaign: Campaign, round_: RoundDocument) -> Workflow:
             "purpose": round_.purpose,
         },
     )
+
+
+def clock_time(seconds: float) -> str:
+    """A wall time as queues read it, HH:MM:SS, rounded up; hours may exceed a day's."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{rest:02d}"
+
+
+def _sizes(campaign: Campaign, indices: Sequence[int]) -> IndexArray:
+    """Atoms of structures of the pool, in this order, shape (n_structures,)."""
+    found = campaign.store.documents({"index": {"$in": list(indices)}}, ["nsites"])
+    sizes = {document["index"]: document["nsites"] for document in found}
+    return np.array([sizes[index] for index in indices], dtype=np.int64)
 
 
 def _title(round_: RoundDocument, what: str) -> str:

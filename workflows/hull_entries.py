@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,11 +13,11 @@ from ase.data import atomic_masses, chemical_symbols
 from hullscreen.database.documents import DFTDocument
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray
+from hullscreen.workflows.symmetry import ask_spglib
 
 # A relaxation to 0.01 eV/Å and 0.1 GPa leaves displacements of about 0.01 Å in a soft crystal;
 # distortions that matter are larger than this.
 SYMPREC_ANGSTROM = 0.05
-SPGLIB_ERRORS = (spglib.SpglibError,) if hasattr(spglib, "SpglibError") else ()
 # An atomic mass unit per Å³.
 GRAMS_PER_CM3 = 1.66053906660
 # The last number of each crystal system (International Tables for Crystallography, volume A).
@@ -116,11 +115,5 @@ def stored_energy(result: DFTDocument) -> float:
 
 def _space_group(crystal: tuple[FloatArray, FloatArray, list[int]]) -> tuple[str, int]:
     """Symbol and number; P1 for a crystal that spglib cannot make sense of."""
-    with warnings.catch_warnings():
-        # From 2.7 on spglib announces with each call that failures will be exceptions.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            found = spglib.get_symmetry_dataset(crystal, symprec=SYMPREC_ANGSTROM)
-        except SPGLIB_ERRORS:
-            found = None
+    found = ask_spglib(spglib.get_symmetry_dataset, crystal, symprec=SYMPREC_ANGSTROM)
     return (found.international, int(found.number)) if found else ("P1", 1)

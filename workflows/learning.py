@@ -1,4 +1,4 @@
-"""What a potential is trained on: the seed, each label's weight, the rows of the active set."""
+"""How a potential is trained: each label's weight, the fit, the rows of the active set."""
 
 from __future__ import annotations
 
@@ -11,15 +11,8 @@ from hullscreen.potentials.fit import FitResult, best_start, fit
 from hullscreen.potentials.gradient_rows import energy_rows
 from hullscreen.potentials.labels import TrainingSet
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential, untrained
-from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
+from hullscreen.potentials.structures import FloatArray, Structures
 from hullscreen.workflows.hull import convex_hull
-
-# The seed: every pure prototype at two scales, and the smallest compounds, all strained at random
-# by these amounts, so that a first potential knows which way volumes and positions move.
-SEED_COMPOUNDS = 20
-PURE_SCALES = (1.0, 0.95)
-SEED_STRAIN = 0.025
-SEED_DISPLACEMENT_ANGSTROM = 0.05
 
 # Labels count less the higher they lie above the hull of all labels, as (width / (width +
 # height))². The first potential has to hold for whatever it meets, the second one near the hull,
@@ -32,42 +25,6 @@ SMALLEST_EMPHASIS = 1e-3
 N_STARTS = 6
 FIRST_ITERATIONS = 40
 LATER_ITERATIONS = 15
-
-
-def seed_indices(counts: IndexArray, n_pure: int) -> IndexArray:
-    """Members of a pool (small cells first) to begin training with: pure ones, then compounds.
-
-    Parameters
-    ----------
-    counts
-        Atoms of each element, shape (n_structures, n_elements).
-    n_pure
-        Pure prototypes to take, at most.
-    """
-    pure = np.flatnonzero((counts > 0).sum(axis=1) == 1)[:n_pure]
-    compounds = np.flatnonzero((counts > 0).sum(axis=1) > 1)[:SEED_COMPOUNDS]
-    return np.concatenate([pure, compounds])
-
-
-def strained_seed(structures: Structures, seed: int) -> tuple[Structures, IndexArray]:
-    """Randomly strained copies: pure structures at each of `PURE_SCALES`, compounds once.
-
-    Returns
-    -------
-    The copies, and which of ``structures`` each one came from.
-    """
-    rng = np.random.default_rng(seed)
-    parts, sources = [], []
-    for i in range(len(structures)):
-        cell, positions, species = structures.one(i)
-        scales = PURE_SCALES if len(np.unique(species)) == 1 else (1.0,)
-        for scale in scales:
-            deformation = scale * np.eye(3) + rng.normal(scale=SEED_STRAIN, size=(3, 3))
-            moved = positions @ deformation
-            moved += rng.normal(scale=SEED_DISPLACEMENT_ANGSTROM, size=moved.shape)
-            parts.append((cell @ deformation, moved, species))
-            sources.append(i)
-    return join(parts), np.array(sources, dtype=np.int64)
 
 
 def fingerprints(potential: MomentTensorPotential, structures: Structures) -> FloatArray:

@@ -23,6 +23,7 @@ from ase import Atoms
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import ReferenceRelaxation
+from hullscreen.dft_adapters.engine import fingerprint
 from hullscreen.dft_adapters.runner import ONE_THREAD
 from hullscreen.dft_adapters.structure_key import structure_key
 from hullscreen.potentials.errors import DFTError
@@ -125,7 +126,7 @@ def relax_pool(
     order = np.random.default_rng(0).permutation(len(missing))
     n_known, n_total = len(done), len(done) + len(missing)
     progress(n_known, n_total)
-    chunk_size = campaign.settings.dft.structures_per_job
+    chunk_size = campaign.settings.dft.structures_at_once
     computed = compute(task, [missing[i] for i in order], n_processes, chunk_size)
     with _saving(campaign.store) as keep, closing(computed):
         for results in computed:
@@ -161,7 +162,7 @@ def reference_task(campaign: Campaign) -> ReferenceTask:
     settings = campaign.settings.dft
     return ReferenceTask(
         engine_table=json.dumps(settings.engine_table()),
-        fingerprint=campaign.engine.fingerprint(),
+        fingerprint=fingerprint(campaign.engine, campaign.elements),
         force_tolerance=settings.force_tolerance,
         stress_tolerance=settings.stress_tolerance_gpa / EV_PER_CUBIC_ANGSTROM_IN_GPA,
         max_steps=settings.max_steps,

@@ -47,6 +47,8 @@ def campaign_report(
     ``structures_per_cpu_second``: of relaxations with the potential, each structure's last one of a
     stage;
     ``wall_seconds``: ``elapsed`` from the first step to the last, and ``working``, pauses left out;
+    ``forecasts``: what was expected before the ``start`` and when the ``seed`` was labelled, where
+    it was; see `hullscreen.workflows.forecast.forecast`;
     ``rounds``, ``potentials``: one row for each.
     """
     campaign = store.campaign()
@@ -84,6 +86,7 @@ def campaign_report(
         "peak_memory_bytes": campaign.get("peak_memory_bytes", {}),
         "structures_per_cpu_second": relaxed / relaxation_s if relaxation_s else None,
         "wall_seconds": _wall_seconds(intervals),
+        "forecasts": campaign.get("forecasts", {}),
         "rounds": _rounds(store, rounds),
         "potentials": [
             {**potential, "created_at": potential["created_at"].isoformat()}

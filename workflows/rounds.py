@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +72,17 @@ def beyond_dft(campaign: Campaign) -> list[int]:
     return sorted({f.structure_index for f in failed if f.purpose == "learn"})
 
 
-def begin_round(campaign: Campaign, round_: RoundDocument, choices: Sequence[Choice]) -> None:
-    """Write the structures to be labelled, then the round that labels them."""
+def begin_round(
+    campaign: Campaign,
+    round_: RoundDocument,
+    choices: Sequence[Choice],
+    borrowed: Sequence[Selected] = (),
+) -> None:
+    """Write the structures to be labelled, then the round that labels them.
+
+    ``borrowed`` ones have their labels; they are learnt with the round's own, and counted after
+    them.
+    """
     jobs = _jobs(campaign)
     selected = []
     for number, choice in enumerate(choices):
@@ -91,6 +101,10 @@ def begin_round(campaign: Campaign, round_: RoundDocument, choices: Sequence[Cho
                 geometry=Geometry(cell, positions),
             )
         )
+    selected += [
+        dataclasses.replace(one, number=number)
+        for number, one in enumerate(borrowed, start=len(selected))
+    ]
     campaign.store.insert_round(round_, selected)
 
 

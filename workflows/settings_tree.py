@@ -16,18 +16,24 @@ from hullscreen.workflows.elements import check_elements
 MAX_ATOMS = {2: 8, 3: 6, 4: 4}
 """Atoms per cell of the derivative structures, by the number of elements."""
 
+MOST_AT_ONCE = 20
+"""Structures of one DFT job or process, at most, where the settings do not say."""
+
 Lattice = Literal["fcc", "bcc", "hcp", "dhcp", "9R", "sc"]
 
 FREE_TO_CHANGE = {
     # How work is cut and how long is tried, not what comes out.
     "dft.max_steps",
     "dft.structures_per_job",
+    "dft.single_point_walltime_s",
+    "dft.relaxation_walltime_s",
     "relaxation.batch_size",
     # The engine's fingerprint tells whether energies change: a command or a path does not.
     "dft.arguments",
     "dft.calculator",
     "dft.engine",
     "dft.quantum_espresso",
+    "dft.vasp",
 }
 """Settings that may change during a campaign."""
 
@@ -105,7 +111,8 @@ class QuantumEspresso:
     preset: str = _setting(
         "debian-lda",
         "Set of pseudopotentials and cutoffs: 'debian-lda' (Al Au Cu Mg Ni Ti), 'debian-pbe' "
-        "(Cr Cu Ni) or 'pseudo-dojo-pbe' (your own folder of files).",
+        "(Cr Cu Ni), 'pseudo-dojo-pbe' (the folder is yours) or 'own-pseudopotentials' (cutoffs "
+        "from the headers of your files).",
         min_length=1,
     )
     command: str = _setting(
@@ -131,6 +138,13 @@ class QuantumEspresso:
     spin: bool = _setting(
         default=True, description="Whether structures with magnetic elements are spin polarised."
     )
+    spin_from_fraction: float = _setting(
+        0.0,
+        "Share of magnetic elements from which a structure is spin polarised; 0: as soon as it "
+        "holds one.",
+        ge=0,
+        le=1,
+    )
     initial_moments: dict[str, float] = _setting(
         {}, "Starting moment by element in Bohr magnetons, beside Cr, Mn, Fe, Co and Ni."
     )
@@ -154,11 +168,78 @@ class QuantumEspresso:
 
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
+class Vasp:
+    """VASP under custodian, used when ``engine = "vasp"``. Empty: the preset's value."""
+
+    preset: str = _setting(
+        "vasp-pbe-metals",
+        "INCAR settings for metals: 'vasp-pbe-metals', 'vasp-pbesol-metals' or 'vasp-lda-metals'.",
+        min_length=1,
+    )
+    command: str = _setting(
+        "vasp_std", "Command that runs VASP, such as 'srun -n 32 vasp_std'.", min_length=1
+    )
+    potcar_directory: str = _setting(
+        "",
+        "Folder of your POTCARs as pymatgen arranges them; empty: its own setting "
+        "PMG_VASP_PSP_DIR.",
+    )
+    potcar_functional: str = _setting(
+        "", "Which POTCARs: PBE_54, PBE_64, LDA_54 and so on; empty: the preset's."
+    )
+    potcars: dict[str, str] = _setting(
+        {}, "POTCAR by element where it is not the preset's, such as {Ti = 'Ti_sv'}."
+    )
+    potcar_spec: bool = _setting(
+        default=False,
+        description="Whether the names of POTCARs are written instead of their content: to prepare "
+        "inputs where there are none.",
+    )
+    input_set: str = _setting("", "pymatgen's input set to begin with; empty: the preset's.")
+    cutoff_ev: float = _setting(0.0, "ENCUT in eV; 0: the preset's.", ge=0, le=5000)
+    smearing_order: int = _setting(
+        1, "ISMEAR: order of the Methfessel-Paxton smearing.", ge=1, le=4
+    )
+    smearing_ev: float = _setting(0.0, "SIGMA in eV; 0: the preset's.", ge=0, le=2)
+    kpoint_spacing: float = _setting(
+        0.0,
+        "Largest distance of k points in 1/Å, without the factor 2π; 0: the preset's.",
+        ge=0,
+        le=1,
+    )
+    spin: bool = _setting(
+        default=True, description="Whether structures with magnetic elements are spin polarised."
+    )
+    initial_moments: dict[str, float] = _setting(
+        {}, "Starting moment by element in Bohr magnetons, beside Cr, Mn, Fe, Co and Ni."
+    )
+    scf_threshold_ev: float = _setting(
+        1e-6, "EDIFF: convergence of the self-consistent energy in eV per cell.", gt=0, lt=1
+    )
+    max_scf_steps: int = _setting(
+        100, "NELM: electronic steps after which a calculation is not converged.", ge=1
+    )
+    timeout_s: float = _setting(
+        0.0,
+        "Wall time in s of one run; a relaxation is asked to stop before it and goes on; 0: no "
+        "limit.",
+        ge=0,
+    )
+    frozen_after_s: float = _setting(
+        21600.0, "Time in s without output after which VASP has hung.", gt=0
+    )
+    monitor_every_s: float = _setting(
+        30.0, "Time in s between custodian's looks at a calculation that runs.", gt=0
+    )
+    extra_incar: dict[str, Any] = _setting({}, "INCAR tags on top, such as {NCORE = 4, KPAR = 2}.")
+
+
+@dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
 class DFT:
     """The reference method: every energy on the final hull comes from it."""
 
-    engine: Literal["ase", "quantum_espresso"] = _setting(
-        "ase", "Program: 'ase' (any ASE calculator) or 'quantum_espresso'."
+    engine: Literal["ase", "quantum_espresso", "vasp"] = _setting(
+        "ase", "Program: 'ase' (any ASE calculator), 'quantum_espresso' or 'vasp'."
     )
     calculator: str = _setting(
         "ase.calculators.emt:EMT",
@@ -175,11 +256,28 @@ class DFT:
     )
     max_steps: int = _setting(200, "Steps of a DFT relaxation, at most.", ge=1)
     structures_per_job: int = _setting(
-        20,
-        "Structures that one DFT job computes one after another; 1 for calculations of minutes.",
-        ge=1,
+        0,
+        "Structures of up to 4 atoms that one DFT job computes one after another; larger ones and "
+        "relaxations count as several, but not with an ASE calculator; 0: 20 with such a one, else "
+        "so few that 24 workers share a round.",
+        ge=0,
+    )
+    single_point_walltime_s: float = _setting(
+        0.0,
+        "Wall time in s that a single point may take; a job asks FireWorks' queue adapter for as "
+        "many times that as it has structures; 0: for what my_qadapter.yaml says.",
+        ge=0,
+    )
+    relaxation_walltime_s: float = _setting(
+        0.0, "Wall time in s that a DFT relaxation may take, in the same way.", ge=0
     )
     quantum_espresso: QuantumEspresso = Field(default_factory=QuantumEspresso)
+    vasp: Vasp = Field(default_factory=Vasp)
+
+    @property
+    def structures_at_once(self) -> int:
+        """Structures of one job or process, at most."""
+        return self.structures_per_job or MOST_AT_ONCE
 
     def engine_table(self) -> dict[str, Any]:
         """What ``hullscreen.dft_adapters.engine.load_engine`` takes."""
@@ -187,7 +285,7 @@ class DFT:
         if self.engine == "ase":
             own = {"calculator": self.calculator, "arguments": dict(self.arguments)}
         else:
-            given = dataclasses.asdict(self.quantum_espresso)
+            given = dataclasses.asdict(getattr(self, self.engine))
             # False is a choice; an empty string, table or zero stands for the preset's value.
             own = {key: value for key, value in given.items() if value or value is False}
         return {"engine": self.engine, **own}
@@ -249,6 +347,11 @@ class Learning:
     )
     max_selected_per_wave: int = _setting(
         40, "DFT calculations for training after one wave, at most.", ge=1
+    )
+    borrow: bool = _setting(
+        default=True,
+        description="Whether labels that campaigns of fewer of these elements have left in the "
+        "database are learnt from the start.",
     )
 
     @model_validator(mode="after")
@@ -328,6 +431,12 @@ class Launch:
     """How the work is spread over this machine."""
 
     workers: int = _setting(0, "Processes that `hullscreen run` starts; 0: one per core.", ge=0)
+    dft_workers: int = _setting(
+        0,
+        "Further processes, for DFT alone, which the others then leave to them; 0: all do "
+        "everything.",
+        ge=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)

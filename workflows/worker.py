@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Sequence
 
 from fireworks import FWorker, LaunchPad
 from fireworks.core.rocket_launcher import launch_rocket
@@ -28,10 +29,23 @@ def launchpad_on(uri: str, database_name: str) -> LaunchPad:
     )
 
 
-def work(launchpad: LaunchPad, store: CampaignStore, *, poll_s: float = POLL_S) -> None:
+def work(
+    launchpad: LaunchPad,
+    store: CampaignStore,
+    *,
+    categories: Sequence[str] = (),
+    poll_s: float = POLL_S,
+) -> None:
     """Run ready Fireworks of a campaign, in this directory, until it is finished.
 
     A finished campaign may have work again: steps that a user lets run once more.
+
+    Parameters
+    ----------
+    categories
+        Kinds of steps to take, of `hullscreen.workflows.flows.CATEGORIES`; empty: all of them.
+    poll_s
+        Seconds between looks while there is nothing to do.
     """
     name = worker_name()
     charged = time.process_time()
@@ -42,7 +56,7 @@ def work(launchpad: LaunchPad, store: CampaignStore, *, poll_s: float = POLL_S) 
         if last is not None:
             submitted = last.number if last.submitted else last.number - 1
         query = {"spec.campaign": store.name, "spec.round": {"$lte": submitted}}
-        worker = FWorker(name=name, query=query)
+        worker = FWorker(name=name, category=list(categories), query=query)
         # Asking first keeps idle turns out of the log.
         if launchpad.run_exists(worker):
             launch_rocket(launchpad, worker, strm_lvl="CRITICAL")

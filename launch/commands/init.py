@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from hullscreen.launch.settings import Settings
 
 
-@click.command(epilog="Example: hullscreen init cu-ni-pt --elements Cu Ni Pt --max-atoms 5")
+EPILOG = """
+\b
+Examples:
+  hullscreen init cu-ni-pt --elements Cu Ni Pt --max-atoms 5
+  hullscreen init al-ni --elements Al Ni --engine quantum_espresso --preset debian-lda
+"""
+
+
+@click.command(epilog=EPILOG)
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--elements",
@@ -32,12 +40,28 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Atoms per cell, at most; by default 8, 6 or 4 for two, three or four elements.",
 )
+@click.option(
+    "--aflow-max-atoms",
+    type=click.IntRange(min=1),
+    help="Atoms per cell, at most, of the AFLOW prototypes; by default 12.",
+)
+@click.option(
+    "--engine",
+    metavar="NAME",
+    help="DFT engine: quantum_espresso, vasp, or ase (any ASE calculator), which is the default.",
+)
+@click.option(
+    "--preset", metavar="NAME", help="Preset of the engine: pseudopotentials, functional, cutoffs."
+)
 @database_option
 def command(
     directory: Path,
     elements: tuple[str, ...],
     lattices: tuple[str, ...],
     max_atoms: int | None,
+    aflow_max_atoms: int | None,
+    engine: str | None,
+    preset: str | None,
     database_uri: str | None,
 ) -> None:
     """Make DIRECTORY with a commented hullscreen.toml, and say what to do next."""
@@ -60,10 +84,13 @@ def command(
         prototypes["lattices"] = _known_lattices(lattices)
     if max_atoms is not None:
         prototypes["max_atoms"] = max_atoms
+    if aflow_max_atoms is not None:
+        prototypes["aflow_max_atoms"] = aflow_max_atoms
     settings = from_tables(
         {
             "campaign": {"name": _campaign_name(directory, elements), "elements": elements},
             "prototypes": prototypes,
+            "dft": _dft_table(engine, preset),
             "database": {"uri": database_uri or ""},
         },
         source="",
@@ -79,14 +106,41 @@ def command(
         click.echo(f"{directory / 'my_launchpad.yaml'} was there and stays as it is.")
     problem = _engine_problem(settings)
     if problem:
-        click.echo(f"First choose another engine under [dft] in {settings_file}: {problem}.")
-    click.echo(f"Next: hullscreen run {directory}")
+        what = "complete" if engine else "choose another engine under"
+        click.echo(f"First {what} [dft] in {settings_file}: {problem}.")
+    click.echo(
+        f"Next: hullscreen run {directory}   (hullscreen forecast {directory} says what it costs)"
+    )
 
 
 def _campaign_name(directory: Path, elements: tuple[str, ...]) -> str:
     """Name of the directory, in the characters that a campaign's name may have."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", directory.resolve().name).lstrip("_.-")[:64]
     return name or "-".join(elements).lower()
+
+
+def _dft_table(engine: str | None, preset: str | None) -> dict[str, Any]:
+    """The ``[dft]`` table of an engine and one of its presets."""
+    from hullscreen.dft_adapters.engine import ENGINES
+    from hullscreen.dft_adapters.preset_files import preset_names
+    from hullscreen.potentials.errors import InputError
+
+    if engine is not None and engine not in ENGINES:
+        raise InputError(f"there is no DFT engine {engine!r}; known are {', '.join(ENGINES)}")
+    table: dict[str, Any] = {} if engine is None else {"engine": engine}
+    if preset is None:
+        return table
+    if engine in (None, "ase"):
+        raise InputError(
+            f"--preset {preset} belongs to an engine that is a program; name it with --engine "
+            "quantum_espresso or --engine vasp"
+        )
+    known = preset_names(vasp=engine == "vasp")
+    if preset not in known:
+        raise InputError(
+            f"engine {engine} has no preset {preset!r}; its presets: {', '.join(known)}"
+        )
+    return {**table, str(engine): {"preset": preset}}
 
 
 def _known_lattices(lattices: tuple[str, ...]) -> tuple[str, ...]:
@@ -107,10 +161,10 @@ def _known_lattices(lattices: tuple[str, ...]) -> tuple[str, ...]:
 def _engine_problem(settings: "Settings") -> str:
     """Why the engine of ``settings`` cannot compute their elements; empty if it can."""
     from hullscreen.dft_adapters.engine import load_engine
-    from hullscreen.potentials.errors import DFTError
+    from hullscreen.potentials.errors import DFTError, SettingsError
 
     try:
         load_engine(settings.dft.engine_table()).check(settings.campaign.elements)
-    except DFTError as error:
+    except (DFTError, SettingsError) as error:
         return str(error).rstrip(".")
     return ""

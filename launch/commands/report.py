@@ -25,6 +25,7 @@ PARTS = {
     "fireworks": "FireWorks and all else",
     "dft_final": "final DFT relaxations",
 }
+MOMENTS = {"start": "before it began", "seed": "when the seed was labelled"}
 PROCESSES = {"worker": "a worker", "mongod": "the database server"}
 FAILURES_SHOWN = 20
 
@@ -63,6 +64,7 @@ def _show(report: dict[str, Any]) -> None:
     _show_funnel(console, report)
     _show_sigma(console, report)
     _show_dft(console, report)
+    _show_forecasts(console, report)
     _show_cpu(console, report)
     _show_potentials(console, report)
     for failed in report["failures"][:FAILURES_SHOWN]:
@@ -186,6 +188,20 @@ def _show_dft(console: Console, report: dict[str, Any]) -> None:
         ["for", "single points>", "relaxations>", "energy evaluations>", "failed>"],
         [*rows, ("total", *totals)],
     )
+
+
+def _show_forecasts(console: Console, report: dict[str, Any]) -> None:
+    from hullscreen.launch.forecast_summary import span, time_span
+
+    for moment, made in report["forecasts"].items():
+        numbers, cpu = made["calculations"], made["cpu_seconds"]["total"]
+        console.print(
+            f"Expected {MOMENTS[moment]}: {span(numbers['single_points'])} single points, "
+            f"{span(numbers['relaxations'])} relaxations"
+            + (f", {time_span(cpu)} of processor time." if cpu else ".")
+        )
+    if report["forecasts"]:
+        console.print()
 
 
 def _show_cpu(console: Console, report: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ def command(directory: Path, workers: int | None, database_uri: str | None) -> N
     # A batch system's or a person's `kill` ends this like Ctrl-C: workers first, then a sentence.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open_session(directory, database_uri) as session, progress_board() as board:
-        wanted = session.settings.launch.workers if workers is None else workers
-        run(session, board, wanted or len(os.sched_getaffinity(0)))
+        launch = session.settings.launch
+        wanted = launch.workers if workers is None else workers
+        run(session, board, wanted or len(os.sched_getaffinity(0)), launch.dft_workers)
     click.echo(f"The hull is there: hullscreen hull {directory}", err=True)

@@ -6,7 +6,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from hullscreen.dft_adapters.ase_engine import ASEEngine
-from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError
+from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError, fingerprint
 
 OWN_CALCULATORS = """
     import numpy as np
@@ -152,11 +152,11 @@ def test_fingerprints_follow_what_changes_energies(own, tmp_path):
     weights = tmp_path / "weights.pth"
     weights.write_text("one")
     fingerprints = [
-        ASEEngine().fingerprint(),
-        ASEEngine(arguments={"asap_cutoff": True}).fingerprint(),
-        ASEEngine(own("Keyed"), {"weights": str(weights)}).fingerprint(),
+        fingerprint(ASEEngine(), ["Cu"]),
+        fingerprint(ASEEngine(arguments={"asap_cutoff": True}), ["Cu"]),
+        fingerprint(ASEEngine(own("Keyed"), {"weights": str(weights)}), ["Cu"]),
     ]
-    assert fingerprints[0] == ASEEngine(arguments={}).fingerprint()
+    assert fingerprints[0] == fingerprint(ASEEngine(arguments={}), ["Cu"])
     weights.write_text("two")
-    fingerprints.append(ASEEngine(own("Keyed"), {"weights": str(weights)}).fingerprint())
+    fingerprints.append(fingerprint(ASEEngine(own("Keyed"), {"weights": str(weights)}), ["Cu"]))
     assert len(set(fingerprints)) == len(fingerprints)

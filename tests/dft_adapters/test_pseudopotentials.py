@@ -1,11 +1,13 @@
 import pytest
 
 from hullscreen.dft_adapters.engine import EngineMissingError
+from hullscreen.dft_adapters.espresso_settings import settings_from_table
 from hullscreen.dft_adapters.pseudopotentials import (
     find_pseudopotentials,
     functional_name,
     read_header,
 )
+from hullscreen.potentials.errors import SettingsError
 
 VERSION_2 = """<UPF version="2.0.1">
 <PP_INFO> Element: nothing of the kind </PP_INFO>
@@ -94,11 +96,63 @@ def test_a_missing_folder_is_said(tmp_path):
 
 
 def test_debian_files_are_what_the_preset_says(debian_pseudopotentials):
-    from hullscreen.dft_adapters.espresso_settings import settings_from_table
-
     for preset in ("debian-lda", "debian-pbe"):
         settings = settings_from_table({"preset": preset})
         found = find_pseudopotentials(
             debian_pseudopotentials, settings.files, settings.functional, sorted(settings.files)
         )
         assert set(found) == set(settings.files)
+
+
+def own(folder, **changes):
+    table = {"preset": "own-pseudopotentials", "pseudopotentials": str(folder), **changes}
+    return settings_from_table({"functional": "PBE", **table})
+
+
+def test_cutoffs_are_the_largest_that_the_headers_suggest(tmp_path):
+    suggesting = VERSION_2.replace(
+        "z_valence", 'wfc_cutoff="{functional}" rho_cutoff="{element}" z_valence'
+    )
+    for name, cutoff, density in (("Al", "3.0d1", "0.0"), ("Ni", "4.5E+001", "3.6E+002")):
+        text = suggesting.format(functional=cutoff, element=density)
+        (tmp_path / f"{name}.UPF").write_text(text)
+    norm_conserving = VERSION_1.replace(
+        "Z valence", "Z valence\n 50.0 0.0 Suggested cutoff for wfc and rho"
+    )
+    (tmp_path / "Cu.UPF").write_text(norm_conserving.format(element="Cu", functional="PBE"))
+    two = own(tmp_path, files={"Al": "Al.UPF", "Ni": "Ni.UPF"})
+    assert (two.cutoff_ry, two.density_cutoff_ry) == (45.0, 360.0)
+    # Four times the cutoff of the waves where a file names none for the density.
+    one = own(tmp_path, files={"Cu": "Cu.UPF"})
+    assert (one.cutoff_ry, one.density_cutoff_ry) == (50.0, 200.0)
+    given = own(tmp_path, files={"Al": "Al.UPF"}, cutoff_ry=20.0, density_cutoff_ry=80.0)
+    assert (given.cutoff_ry, given.density_cutoff_ry) == (20.0, 80.0)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "needs 'files'"),
+        ({"Al": "Al.lda.UPF"}, r"Al\.lda\.UPF' suggests no cutoff; give `cutoff_ry`"),
+        ({"Ni": "Ni.pbe.UPF"}, "is not a whole pseudopotential"),
+        ({"Ni": "nowhere.UPF"}, "is not a whole pseudopotential"),
+    ],
+)
+def test_files_without_cutoffs_are_said(folder, files, message):
+    with pytest.raises(SettingsError, match=message):
+        own(folder, files=files)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "symbols", "polarised"),
+    [
+        (0.0, ["Al", "Al", "Al", "Ni"], True),
+        (0.0, ["Al", "Cu"], False),
+        (0.9, ["Ni", "Ni", "Ni", "Al"], False),
+        (0.75, ["Ni", "Ni", "Ni", "Al"], True),
+        (0.9, ["Ni"], True),
+    ],
+)
+def test_spin_from_a_share_of_magnetic_elements(fraction, symbols, polarised):
+    settings = settings_from_table({"preset": "debian-lda", "spin_from_fraction": fraction})
+    assert settings.is_polarised(symbols) is polarised

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError, load_engine
+from hullscreen.dft_adapters.engine import (
+    CalculationError,
+    EngineMissingError,
+    fingerprint,
+    load_engine,
+)
 
 HEADER = '<UPF version="2.0.1"><PP_HEADER element="Al" functional="PBE" z_valence="3.0"/></UPF>'
 XML = """<espresso><output>
@@ -61,9 +66,9 @@ def test_an_honest_answer_is_understood(impostor, tmp_path):
             "not a complete result",
         ),
         ("exit 2", "unknown_failure", "ended with exit status 2 and no message that is known"),
-        ("kill -SEGV $$", "unknown_failure", "exit status 139"),
+        ("kill -SEGV $$", "killed", "was ended by signal 11"),
+        ("echo 'Program received signal SIGSEGV' >&2; exit 139", "crash", "crashed inside pw.x"),
         (saying() + "echo '   convergence NOT achieved after 3'; exit 2", "unconverged_scf", "did"),
-        ("echo 'from readpp : error' > CRASH; exit 1", "missing_pseudopotential", "could not"),
         ("sleep 30", "timeout", r"was killed after 0\.5 s"),
     ],
 )
@@ -73,7 +78,27 @@ def test_nonsense_is_one_sentence(impostor, tmp_path, script, reason, message):
         engine.single_point(bulk("Al"), tmp_path / "run")
     assert caught.value.reason == reason
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run" / "result.json").exists()
+    assert all(sentence in str(caught.value) for sentence in caught.value.corrections)
+    assert all(sentence.startswith(reason) for sentence in caught.value.corrections)
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    # Neither a result nor a journal: who runs it again gets all attempts anew.
+    assert not left & {"result.json", "corrections.json", "scratch"}
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo '     from readpp : error #  1' > CRASH; exit 1", "missing_pseudopotential"),
+        ("echo 'At line 761 of file xmltools.f90' >&2; exit 2", "unreadable_pseudopotential"),
+        ("echo 'cannot allocate memory'; exit 1", "memory"),
+        ("echo 'Error in routine divide_et_impera (1):'; exit 1", "parallelisation"),
+    ],
+)
+def test_what_the_machine_lacks_is_not_the_structures_failure(impostor, tmp_path, script, reason):
+    with pytest.raises(EngineMissingError, match=f"in {tmp_path / 'run'} ") as caught:
+        impostor(script).single_point(bulk("Al"), tmp_path / "run")
+    assert caught.value.reason == reason
+    assert impostor(saying()).single_point(bulk("Al"), tmp_path / "run").corrections == ()
 
 
 def test_yesterdays_files_are_not_todays_result(impostor, tmp_path):
@@ -95,9 +120,11 @@ def test_a_missing_executable_is_one_sentence(impostor, tmp_path):
 
 def test_the_fingerprint_follows_the_pseudopotential(impostor, tmp_path):
     first = impostor("exit 0")
-    assert first.fingerprint() == impostor("exit 1", timeout_s=5).fingerprint()
-    assert first.fingerprint() != impostor("exit 0", cutoff_ry=80).fingerprint()
+    assert fingerprint(first, ["Al"]) == fingerprint(impostor("exit 1", timeout_s=5), ["Al"])
+    assert fingerprint(first, ["Al"]) != fingerprint(impostor("exit 0", cutoff_ry=80), ["Al"])
     other = tmp_path / "other"
     other.mkdir()
     (other / "Al.UPF").write_text(HEADER + "\n")
-    assert first.fingerprint() != impostor("exit 0", pseudopotentials=str(other)).fingerprint()
+    assert fingerprint(first, ["Al"]) != fingerprint(
+        impostor("exit 0", pseudopotentials=str(other)), ["Al"]
+    )

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fireworks import FWorker
 
 from hullscreen.launch import local_run
 from hullscreen.launch.campaign_session import open_session
@@ -17,6 +18,7 @@ from hullscreen.launch.local_run import prepare, run
 from hullscreen.launch.progress import LineBoard
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows import recovery
+from hullscreen.workflows.flows import submit_campaign
 from hullscreen.workflows.report import campaign_report
 from hullscreen.workflows.results import final_hull
 
@@ -148,6 +150,60 @@ def test_results_do_not_depend_on_the_number_of_workers(session):
     assert chosen == alone[0]
     assert potentials == alone[1]
     assert hull == alone[2]
+
+
+def categories_of_launches(session):
+    """Which kinds of worker took which kinds of steps."""
+    database = session.connection.database
+    kinds = {f["fw_id"]: f["spec"]["_category"] for f in database.fireworks.find({})}
+    return {
+        (tuple(launch["fworker"]["category"]), kinds[launch["fw_id"]])
+        for launch in database.launches.find({})
+    }
+
+
+@pytest.mark.slow
+def test_one_pool_of_workers_runs_dft_and_the_other_does_the_rest(session):
+    lines = []
+    run(session, LineBoard(lines.append), 1, n_dft_workers=2)
+    assert final_hull(session.store).finished
+    assert categories_of_launches(session) == {
+        (("dft",), "dft"), (("relax", "train"), "relax"), (("relax", "train"), "train")
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_workers_that_are_started_by_hand_bring_a_campaign_to_its_end(session):
+    campaign, launchpad = prepare(session)
+    submit_campaign(launchpad, campaign)
+    launchpad.connection.close()
+    worker = [sys.executable, "-m", "hullscreen.launch", "worker", str(session.directory)]
+    kinds = (["dft"], ["relax", "train"])
+    processes = [subprocess.Popen([*worker, "--category", *kind]) for kind in kinds]
+    try:
+        assert [process.wait(timeout=PATIENCE_S) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert final_hull(session.store).finished
+    taken = categories_of_launches(session)
+    assert {worker for worker, step in taken if step == "dft"} == {("dft",)}
+    assert {step for worker, step in taken if worker == ("dft",)} == {"dft"}
+
+
+def test_a_step_that_another_worker_has_left_behind_is_noticed(session):
+    campaign, launchpad = prepare(session)
+    submit_campaign(launchpad, campaign)
+    assert not local_run._has_lost(launchpad, session.store)
+    launchpad.checkout_fw(FWorker(name=recovery.worker_name()), "/")
+    assert not local_run._has_lost(launchpad, session.store)
+    # As if that process had ended, and another had its number now.
+    launchpad.launches.update_many({}, {"$set": {"fworker.name": f"{recovery.worker_name()}0"}})
+    assert local_run._has_lost(launchpad, session.store)
+    assert recovery.release_lost(launchpad, campaign) == 1
+    assert not local_run._has_lost(launchpad, session.store)
+    launchpad.connection.close()
 
 
 @pytest.mark.slow

@@ -35,6 +35,19 @@ def test_work_that_continues_is_timed_from_where_it_began():
     assert lines[1] == "DFT: 95 of 100, 5.0/h, 1:00:00 left"
 
 
+def test_the_time_left_is_what_the_work_says_if_it_knows():
+    lines, clock = [], Clock()
+    board = LineBoard(lines.append, clock)
+    board.show("DFT", 0, 10, 7200.0)
+    clock.now = 3600.0
+    board.show("DFT", 5, 10, 600.0)
+    clock.now = 7200.0
+    board.show("DFT", 10, 10, 0.0)
+    assert lines == [
+        "DFT: 0 of 10, 2:00:00 left", "DFT: 5 of 10, 5.0/h, 0:10:00 left", "DFT: 10 of 10"
+    ]  # fmt: skip
+
+
 def test_the_end_is_said_once_and_an_unknown_total_is_no_end():
     lines, clock = [], Clock()
     board = LineBoard(lines.append, clock)

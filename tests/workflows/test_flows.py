@@ -1,15 +1,23 @@
 """Workflows: which Fireworks a round has, and that each is added exactly once."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from fireworks import FWorker
 from fireworks.core.rocket_launcher import launch_rocket
+from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
 
+from hullscreen.launch.settings import from_tables
 from hullscreen.potentials.errors import DFTError
 from hullscreen.workflows import flows, steps
+from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.flows import (
     PROTOTYPES_ROUND,
+    clock_time,
     prepare_launchpad,
     round_workflow,
     submit_campaign,
@@ -162,6 +170,104 @@ def test_every_final_structure_is_in_one_job(begun, make_campaign):
     spans = spans_of(campaign, round_, "FinalRelax")
     numbers = sorted(i for first, last in spans for i in range(first, last))
     assert numbers == list(range(len(round_.final_indices)))
+
+
+def with_program(campaign, **dft):
+    """The campaign as if its DFT were a program; only its workflows are looked at."""
+    tables = campaign.settings.tables()
+    tables["dft"] |= {"engine": "quantum_espresso", "structures_per_job": 0, **dft}
+    return Campaign(from_tables(tables), campaign.store, campaign.directory)
+
+
+@pytest.mark.parametrize(("purpose", "task"), [("seed", "Label"), ("final", "FinalRelax")])
+def test_jobs_of_a_program_follow_from_the_sizes_of_its_structures(purpose, task, begun):
+    campaign, round_ = begun(purpose, fits=purpose == "seed")
+    n = len(campaign.store.selected(round=round_.number)) or len(round_.final_indices)
+    spans = spans_of(with_program(campaign), round_, task)
+    assert [i for first, last in spans for i in range(first, last)] == list(range(n))
+    # Few small ones: each is a job of its own; and again the same.
+    assert len(spans) == n
+    assert spans == spans_of(with_program(campaign), round_, task)
+    # A relaxation costs as much as eight single points.
+    shared = spans_of(with_program(campaign, structures_per_job=16), round_, task)
+    assert max(last - first for first, last in shared) == (16 if purpose == "seed" else 2)
+
+
+@pytest.mark.parametrize(("purpose", "walltime"), [("seed", "00:07:30"), ("final", "10:00:00")])
+def test_dft_jobs_ask_the_queue_for_time(purpose, walltime, begun, launchpad, tmp_path):
+    campaign, round_ = begun(purpose, fits=purpose == "seed")
+    campaign = with_program(
+        campaign,
+        structures_per_job=5 if purpose == "seed" else 16,
+        single_point_walltime_s=90,
+        relaxation_walltime_s=18000,
+    )
+    for firework in round_workflow(campaign, round_).fws:
+        assert ("_queueadapter" in firework.spec) == (firework.spec["_category"] == "dft")
+    submit_round(launchpad, campaign, round_.number)
+    # FireWorks' own command, and a queue that takes everything: the script is what it is given.
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho Submitted batch job 17\n")
+    sbatch.chmod(0o755)
+    launchpad.to_file(str(tmp_path / "my_launchpad.yaml"))
+    # The first job, which is full.
+    query = {"spec.round": round_.number, "name": {"$regex": " 1 to "}}
+    FWorker("queue", "dft", query).to_file(str(tmp_path / "my_fworker.yaml"))
+    adapter = CommonAdapter("SLURM", rocket_launch="rlaunch singleshot", walltime="01:00:00")
+    adapter.to_file(str(tmp_path / "my_qadapter.yaml"))
+    qlaunch = Path(sys.executable).with_name("qlaunch")
+    said = subprocess.run(
+        [
+            qlaunch, "-l", "my_launchpad.yaml", "-w", "my_fworker.yaml", "-q", "my_qadapter.yaml",
+            "-r", "singleshot",
+        ],
+        cwd=tmp_path, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        },
+    )  # fmt: skip
+    assert b"reserved" in said.stdout, said.stdout.decode()
+    (script,) = tmp_path.rglob("FW_submit.script")
+    assert f"#SBATCH --time={walltime}\n" in script.read_text()
+    assert launchpad.fireworks.find_one({"state": "RESERVED"})["spec"]["_category"] == "dft"
+
+
+def test_without_walltimes_the_queue_adapter_is_left_alone(begun):
+    campaign, round_ = begun("seed", fits=True)
+    fireworks = round_workflow(with_program(campaign), round_).fws
+    assert not any("_queueadapter" in firework.spec for firework in fireworks)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "00:00:01"), (59.2, "00:01:00"), (3600, "01:00:00"), (360_061, "100:01:01")],
+)
+def test_wall_times_are_written_as_queues_read_them(seconds, text):
+    assert clock_time(seconds) == text
+
+
+@pytest.mark.parametrize("category", ["dft", ["relax", "train"]])
+def test_a_worker_of_fireworks_takes_the_categories_of_its_file(
+    category, begun, launchpad, mongo, tmp_path
+):
+    campaign, _ = begun("seed", fits=True)
+    submit_round(launchpad, campaign, 0)
+    path = tmp_path / "my_fworker.yaml"
+    FWorker(name="cluster", category=category, query={"spec.round": 0}).to_file(str(path))
+    worker = FWorker.from_file(str(path))
+    while launch_rocket(launchpad, worker, strm_lvl="CRITICAL"):
+        pass
+    states = {}
+    for firework in mongo.database.fireworks.find({"spec.round": 0}):
+        states.setdefault(firework["spec"]["_category"], set()).add(firework["state"])
+    if category == "dft":
+        assert states["dft"] == {"COMPLETED"}
+        assert "COMPLETED" not in states["train"] | states["relax"]
+    else:
+        # They wait for labels that nobody computes.
+        assert states == {"dft": {"READY"}, "train": {"WAITING"}, "relax": {"WAITING"}}
 
 
 def test_a_round_without_work_has_a_decision(begun):

@@ -1,4 +1,4 @@
-"""The seed, the weights of labels, the rows of the active set, and training."""
+"""The weights of labels, the rows of the active set, and training."""
 
 import numpy as np
 import pytest
@@ -9,16 +9,10 @@ from hullscreen.potentials.moment_tensor_potential import untrained
 from hullscreen.potentials.structures import join
 from hullscreen.workflows.learning import (
     EMPHASIS_WIDTHS,
-    PURE_SCALES,
-    SEED_COMPOUNDS,
-    SEED_DISPLACEMENT_ANGSTROM,
-    SEED_STRAIN,
     SMALLEST_EMPHASIS,
     emphasis,
     fingerprints,
-    seed_indices,
     shortest_bond,
-    strained_seed,
     train,
 )
 
@@ -38,41 +32,6 @@ def cells(species_lists, seed=0):
 
 def small_potential(seed=0):
     return untrained(4, ("Cu", "Pd"), cutoff=4.5, min_distance=1.8, radial_basis_size=4, seed=seed)
-
-
-def test_the_seed_takes_pure_ones_first_and_small_compounds():
-    counts = np.array([[1, 0], [1, 1], [0, 1], [2, 0], *[[1, k] for k in range(1, 40)]])
-    chosen = seed_indices(counts, n_pure=2)
-    assert chosen[:2].tolist() == [0, 2]
-    assert chosen[2] == 1
-    assert len(chosen) == 2 + SEED_COMPOUNDS
-    assert len(set(chosen.tolist())) == len(chosen)
-    assert seed_indices(counts[:4], n_pure=9).tolist() == [0, 2, 3, 1]
-
-
-def test_pure_seeds_are_strained_at_each_scale_and_compounds_once():
-    structures = cells([[0], [1, 1], [0, 1], [0, 1, 1]])
-    seed, sources = strained_seed(structures, 7)
-    assert sources.tolist() == [0] * len(PURE_SCALES) + [1] * len(PURE_SCALES) + [2, 3]
-    for i, source in enumerate(sources):
-        cell, _, species = seed.one(i)
-        original, _, kinds = structures.one(int(source))
-        assert (species == kinds).all()
-        scale = PURE_SCALES[i % 2] if source < 2 else 1.0
-        deformation = np.linalg.solve(original, cell)
-        # Nine Gaussian numbers stay within six standard deviations.
-        assert 0 < abs(deformation - scale * np.eye(3)).max() < 6 * SEED_STRAIN
-        fractional = seed.one(i)[1] @ np.linalg.inv(cell)
-        before = structures.one(int(source))[1] @ np.linalg.inv(original)
-        moved = (fractional - before) @ cell
-        assert 0 < abs(moved).max() < 6 * SEED_DISPLACEMENT_ANGSTROM
-
-
-def test_the_seed_is_the_same_for_the_same_number():
-    structures = cells([[0], [0, 1]])
-    first, again, other = (strained_seed(structures, n)[0] for n in (1, 1, 2))
-    assert first.positions.tobytes() == again.positions.tobytes()
-    assert abs(first.cells - other.cells).max() > 1e-3
 
 
 def test_rows_are_the_gradients_of_the_energy_per_atom():

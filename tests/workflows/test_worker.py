@@ -101,6 +101,31 @@ def test_fireworks_of_other_campaigns_are_left_alone(at_the_end, launchpad, mong
     assert states(mongo)["prototypes"] == "READY"
 
 
+def test_workers_take_their_kinds_of_steps_only(at_the_end, launchpad, mongo, monkeypatch):
+    store = at_the_end.store
+    submit_round(launchpad, at_the_end, store.last_round().number)
+    ran = []
+    relax = steps.relax_with_dft
+    monkeypatch.setattr(steps, "relax_with_dft", lambda *args: (ran.append(args), relax(*args)))
+    others = threading.Thread(
+        target=work,
+        args=(launchpad, store),
+        kwargs={"categories": ["relax", "train"], "poll_s": 0.01},
+    )
+    others.start()
+    others.join(timeout=1.0)
+    # The last round begins with DFT, which is none of its business.
+    assert others.is_alive()
+    assert not ran
+    assert set(states(mongo).values()) <= {"READY", "WAITING"}
+    work(launchpad, store, categories=["dft"], poll_s=0.01)
+    others.join(timeout=60)
+    assert not others.is_alive()
+    assert ran
+    assert store.campaign()["finished"]
+    assert set(states(mongo).values()) == {"COMPLETED"}
+
+
 def test_a_worker_waits_for_steps_that_another_one_runs(at_the_end, launchpad):
     store = at_the_end.store
     submit_round(launchpad, at_the_end, store.last_round().number)

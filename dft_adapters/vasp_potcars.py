@@ -1,0 +1,186 @@
+"""POTCAR files: the user's own, found in the folders that pymatgen knows, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hullscreen.dft_adapters.engine import EngineMissingError
+from hullscreen.dft_adapters.vasp_settings import WHERE, VaspSettings
+from hullscreen.potentials.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pymatgen.io.vasp.sets import VaspInputSet
+
+FUNCTIONAL_OF = {"PE": "PBE", "CA": "LDA"}  # LEXCH of a POTCAR → how `potcar_functional` begins
+ENDINGS = ("", ".gz", ".bz2", ".xz", ".Z")
+
+
+@cache
+def input_set_class(name: str) -> type[VaspInputSet]:
+    """Input set of pymatgen by its name.
+
+    Raises
+    ------
+    SettingsError
+        There is none.
+    """
+    from pymatgen.io.vasp import sets
+
+    found = getattr(sets, name, None)
+    if not (isinstance(found, type) and issubclass(found, sets.VaspInputSet)) or not hasattr(
+        found, "CONFIG"
+    ):
+        raise SettingsError(
+            f"{WHERE}: pymatgen has no input set {name!r} with settings of its own; "
+            "'MPMetalRelaxSet' is one for metals"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class PotcarFile:
+    """A POTCAR of the user's.
+
+    Attributes
+    ----------
+    path
+        The file, which may be compressed.
+    title
+        Its first line: "PAW_PBE Cu 22Jun2005".
+    element, functional
+        What it is for: VRHFIN, and ``"PBE"`` or ``"LDA"`` by its LEXCH.
+    sha256
+        Hash of its content.
+    """
+
+    path: Path
+    title: str
+    element: str
+    functional: str
+    sha256: str
+
+
+def potcar_text(path: Path) -> str:
+    """Content of a POTCAR, compressed or not."""
+    from monty.io import zopen
+
+    with zopen(path, mode="rt", encoding="utf-8") as stream:
+        return str(stream.read())
+
+
+@cache
+def read_potcar(path: Path) -> PotcarFile:
+    """Head and hash of a POTCAR."""
+    text = potcar_text(path)
+    tags = {}
+    for tag in ("VRHFIN", "LEXCH"):
+        _, _, after = text.partition(f"{tag} ")
+        tags[tag] = after.partition("\n")[0].strip(" =").partition(":")[0].strip()
+    return PotcarFile(
+        path,
+        text.partition("\n")[0].strip(),
+        tags["VRHFIN"],
+        FUNCTIONAL_OF.get(tags["LEXCH"], tags["LEXCH"]),
+        hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def potcar_symbols(settings: VaspSettings) -> dict[str, str]:
+    """POTCAR by element, as the input set and the settings choose."""
+    chosen: dict[str, Any] = vars(input_set_class(settings.input_set))["CONFIG"]["POTCAR"]
+    plain = {e: p["symbol"] if isinstance(p, dict) else p for e, p in chosen.items()}
+    return {**plain, **settings.potcars}
+
+
+def _potcar_folder(settings: VaspSettings) -> Path:
+    """Where POTCARs of the functional are.
+
+    Raises
+    ------
+    EngineMissingError
+        No folder is named, or it does not exist.
+    """
+    from pymatgen.core import SETTINGS
+    from pymatgen.io.vasp.inputs import PotcarSingle
+
+    known = PotcarSingle.functional_dir
+    if settings.potcar_functional not in known:
+        raise SettingsError(
+            f"{WHERE}: potcar_functional must be one of {', '.join(known)}, got "
+            f"{settings.potcar_functional!r}"
+        )
+    named = settings.potcar_directory or SETTINGS.get("PMG_VASP_PSP_DIR")
+    if named is None:
+        raise EngineMissingError(
+            "missing_potcar",
+            "no folder of POTCARs is known; set potcar_directory under [dft.vasp] or "
+            "PMG_VASP_PSP_DIR for pymatgen (`pmg config -p`), or potcar_spec = true to prepare "
+            "inputs without them",
+        )
+    folder = Path(named).expanduser()
+    for inner in (folder / known[settings.potcar_functional], folder / settings.potcar_functional):
+        if inner.is_dir():
+            return inner
+    raise EngineMissingError(
+        "missing_potcar",
+        f"there is no folder {known[settings.potcar_functional]} of POTCARs "
+        f"({settings.potcar_functional}) in {folder}; correct potcar_directory or "
+        "potcar_functional under [dft.vasp]",
+    )
+
+
+def _locate(folder: Path, symbol: str) -> Path | None:
+    for name in (f"POTCAR.{symbol}", f"{symbol}/POTCAR"):
+        for ending in ENDINGS:
+            path = folder / f"{name}{ending}"
+            if path.is_file():
+                return path
+    return None
+
+
+def find_potcars(settings: VaspSettings, elements: Sequence[str]) -> dict[str, PotcarFile]:
+    """POTCAR of each element.
+
+    Raises
+    ------
+    EngineMissingError
+        One is missing, or is made for another element or functional.
+    """
+    folder, symbols = _potcar_folder(settings), potcar_symbols(settings)
+    found = {}
+    for element in elements:
+        symbol = symbols.get(element, element)
+        path = _locate(folder, symbol)
+        if path is None:
+            raise EngineMissingError(
+                "missing_potcar",
+                f"there is no POTCAR {symbol} for {element} in {folder}; put one there, or name "
+                f"another one: potcars = {{{element} = ...}} under [dft.vasp]",
+            )
+        potcar = read_potcar(path)
+        wanted = settings.potcar_functional.partition("_")[0]
+        if potcar.element != element or potcar.functional != wanted:
+            raise EngineMissingError(
+                "wrong_potcar",
+                f"{path} is made for {potcar.element or 'no element'} and "
+                f"{potcar.functional or 'no functional'} ({potcar.title}); expected {element} and "
+                f"{wanted}",
+            )
+        found[element] = potcar
+    return found
+
+
+def known_potcars(settings: VaspSettings, elements: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Title and hash of the POTCAR of each element; without files, the names alone."""
+    if settings.potcar_spec:
+        symbols = potcar_symbols(settings)
+        return {element: (symbols[element], "") for element in elements if element in symbols}
+    return {
+        element: (potcar.title, potcar.sha256)
+        for element, potcar in find_potcars(settings, elements).items()
+    }
