@@ -12,6 +12,9 @@ from pymongo.errors import DuplicateKeyError
 from hullscreen.database.collections import KEYS_AT_ONCE, Collections, Query, parts_of
 from hullscreen.database.documents import DFTDocument, ReferenceRelaxation
 
+QUARANTINED = "quarantined"
+BY_HAND = "by hand"
+
 
 class DFTQueries(Collections):
     """DFT calculations by their content, and brute force's relaxations."""
@@ -29,9 +32,9 @@ class DFTQueries(Collections):
         return found
 
     def save_dft(self, result: DFTDocument) -> None:
-        """Store a calculation; one that is done is never replaced."""
+        """Store a calculation; one that is done, or quarantined, is never replaced."""
         document = result.to_bson()
-        query = {"key": result.key, "state": {"$ne": "done"}}
+        query = {"key": result.key, "state": {"$nin": ["done", QUARANTINED]}}
         try:
             self._retry(
                 lambda: self._database.dft_results.replace_one(query, document, upsert=True)
@@ -70,6 +73,7 @@ class DFTQueries(Collections):
                     "relaxations": _number_where("kind", "relaxation"),
                     "evaluations": {"$sum": "$n_evaluations"},
                     "failed": _number_where("state", "failed"),
+                    "quarantined": _number_where("state", QUARANTINED),
                     "cpu_seconds": {"$sum": "$cpu_seconds"},
                 }
             },
@@ -104,9 +108,52 @@ class DFTQueries(Collections):
 
     def failed_dft(self) -> list[DFTDocument]:
         """Calculations of this campaign that failed."""
-        query = {"campaign": self.name, "state": "failed"}
-        documents = self._find("dft_results", query)
+        return self._in_state("failed")
+
+    def quarantined_here(self) -> list[DFTDocument]:
+        """Quarantined calculations that this campaign has computed."""
+        return self._in_state(QUARANTINED)
+
+    def _in_state(self, state: str) -> list[DFTDocument]:
+        documents = self._find("dft_results", {"campaign": self.name, "state": state})
         return [DFTDocument.from_bson(document) for document in documents]
+
+    def quarantined_dft(self, keys: Sequence[str]) -> dict[str, DFTDocument]:
+        """Which of these calculations are quarantined, whoever computed or judged them."""
+        found: dict[str, DFTDocument] = {}
+        for part in parts_of(keys, KEYS_AT_ONCE):
+            query = {"key": {"$in": part}, "state": QUARANTINED}
+            documents = self._find("dft_results", query)
+            found |= {d["key"]: DFTDocument.from_bson(d) for d in documents}
+        return found
+
+    def quarantine(self, key: str, *, reason: str, judged: str, judged_by: str) -> None:
+        """Put a calculation aside, unless somebody has released it by hand."""
+        query = {"key": key, "state": "done", "judged": {"$ne": BY_HAND}}
+        change = {"state": QUARANTINED, "reason": reason, "judged": judged, "judged_by": judged_by}
+        self._update("dft_results", query, {"$set": change})
+
+    def release_dft(self, key: str) -> None:
+        """Let a quarantined calculation count, and let no judgement put it aside again."""
+        query = {"key": key, "state": QUARANTINED}
+        change = {"state": "done", "reason": "", "judged": BY_HAND, "judged_by": self.name}
+        self._update("dft_results", query, {"$set": change})
+
+    def remove_dft(self, result: DFTDocument, learnt: Sequence[str]) -> None:
+        """Forget a calculation; of a relaxation also its evaluations, but for those of ``learnt``.
+
+        The relaxation itself goes last: until then it can be removed again.
+        """
+        if result.kind == "relaxation":
+            evaluations = {
+                "campaign": result.campaign,
+                "purpose": result.purpose,
+                "structure_index": result.structure_index,
+                "kind": "single_point",
+                "key": {"$nin": list(learnt)},
+            }
+            self._retry(lambda: self._database.dft_results.delete_many(evaluations))
+        self._retry(lambda: self._database.dft_results.delete_one({"key": result.key}))
 
     def reference_relaxations(self, keys: Sequence[str]) -> dict[str, ReferenceRelaxation]:
         """Brute-force relaxations by key; keys without one are missing."""

@@ -112,6 +112,10 @@ class CampaignDocument(Document):
         Largest resident memory of a worker and of the embedded server.
     finished
         Whether the hull is final.
+    doubts
+        By round, why labels that look wrong were learnt nevertheless.
+    labels_changed
+        Results that were released or removed by hand since everything was screened.
     """
 
     name: str
@@ -124,6 +128,8 @@ class CampaignDocument(Document):
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: dict[str, int] = field(default_factory=dict)
     finished: bool = False
+    doubts: dict[str, str] = field(default_factory=dict)
+    labels_changed: int = 0
     schema_version: int = SCHEMA_VERSION
     created_at: datetime = field(default_factory=now)
     last_updated: datetime = field(default_factory=now)
@@ -298,13 +304,17 @@ class DFTDocument(Document):
     kind
         ``single_point`` or ``relaxation``.
     state
-        ``done`` or ``failed``, with the reason.
+        ``done``, ``failed`` or ``quarantined``; of the latter two with the ``reason``. What is
+        quarantined has a result that cannot be right: nothing is learnt from it.
     campaign, purpose, structure_index
         Who computed it, and what for.
     n_evaluations
         Energy evaluations that were computed for it, not counting those that were stored before.
     corrections
         What went wrong on the way and what was changed: "unconverged_scf: slower mixing".
+    judged, judged_by
+        How it was judged (``range``, ``contradiction``, ``relaxation``, ``by hand``), and by which
+        round of which campaign; empty if nobody doubted it.
     """
 
     key: str
@@ -325,6 +335,8 @@ class DFTDocument(Document):
     n_evaluations: int = 0
     cpu_seconds: float = 0.0
     corrections: tuple[str, ...] = ()
+    judged: str = ""
+    judged_by: str = ""
     created_at: datetime = field(default_factory=now)
 
     @classmethod

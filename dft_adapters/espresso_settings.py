@@ -75,7 +75,7 @@ class EspressoSettings:
     smearing_ry: float
     files: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ("pw.x",)
-    kpoint_spacing: float = 0.04
+    kpoint_spacing: float = 0.03
     spin: bool = True
     spin_from_fraction: float = 0.0
     initial_moments: Mapping[str, float] = field(default_factory=lambda: dict(INITIAL_MOMENTS))

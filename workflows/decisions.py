@@ -22,8 +22,10 @@ from hullscreen.potentials.active_set import select_candidates
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.gradient_rows import energy_rows
 from hullscreen.potentials.relaxation import Outcome
+from hullscreen.potentials.structures import join
 from hullscreen.workflows.borrowed_labels import borrowed_labels, systems_of
 from hullscreen.workflows.campaign import Campaign, total_structures
+from hullscreen.workflows.labelled import labelled_structures
 from hullscreen.workflows.refinement import refine
 from hullscreen.workflows.rounds import (
     CONVERGED,
@@ -40,7 +42,7 @@ from hullscreen.workflows.rounds import (
 )
 from hullscreen.workflows.screening import next_wave, random_sample, sample_size
 from hullscreen.workflows.seed import SEED_POOL, campaign_seed
-from hullscreen.workflows.steps import labelled_structures
+from hullscreen.workflows.steps import judge_sample
 
 # Snapshots compared at once, those of small cells first; what they teach makes most others known.
 MOST_CANDIDATES = 20_000
@@ -82,14 +84,16 @@ def first_round(campaign: Campaign) -> None:
 
 
 def new_labels(campaign: Campaign) -> int:
-    """Labels that came after the last fit: of jobs that had failed and were run again."""
+    """Labels that came after the last fit, of jobs that were run again, or were changed by hand."""
     potentials = campaign.store.potentials(["n_training"])
     learnt = potentials[-1]["n_training"] if potentials else 0
-    return len(labelled_structures(campaign)) - int(learnt)
+    # A released or removed result of a relaxation is in no training set.
+    changed = int(campaign.store.campaign().get("labels_changed", 0))
+    return max(len(labelled_structures(campaign)) - int(learnt), changed)
 
 
 def reopen(campaign: Campaign) -> None:
-    """Screen once more with all labels, from the first stage on; no DFT is repeated."""
+    """Screen once more with all labels, from the first stage on; no DFT is repeated unasked."""
     last = campaign.store.last_round()
     if last is None:
         return
@@ -99,8 +103,25 @@ def reopen(campaign: Campaign) -> None:
         again = next_round(
             last, stage=1, purpose="learn", fits=True, wave=total_structures(campaign), sigma=None
         )
-        begin_round(campaign, again, [])
-    campaign.store.set_campaign(finished=False)
+        begin_round(campaign, again, _removed(campaign))
+    campaign.store.set_campaign(finished=False, labels_changed=0)
+
+
+def _removed(campaign: Campaign) -> list[Choice]:
+    """Structures whose label somebody has removed, so that it is computed once more."""
+    asked = {one.key: one for one in reversed(campaign.store.selected())}
+    known = campaign.store.dft_results(list(asked))
+    return [
+        Choice(
+            one.structure_index,
+            join([(one.geometry.cell, one.geometry.positions, one.species)]),
+            0,
+            one.grade,
+            one.predicted_energy_per_atom,
+        )
+        for key, one in asked.items()
+        if key not in known
+    ]
 
 
 def decide(campaign: Campaign, round_: RoundDocument) -> None:
@@ -218,6 +239,7 @@ def _screen_first(campaign: Campaign, round_: RoundDocument) -> None:
     A sample shows no errors as rare as those that matter among so many structures, and the second
     potential costs little, so it always sees a share of them.
     """
+    judge_sample(campaign, round_)
     estimate = measured_errors(campaign, "validate", round_.number)
     potential, _ = campaign.potential(round_.potential)
     found = predictions(campaign, round_, potential)

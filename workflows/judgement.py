@@ -71,6 +71,14 @@ CLOSER_LOOKS = 5
 ITERATIONS_OF_A_LOOK = 8
 SMALLEST_TRUST = 1e-4
 
+# A relaxation against its single point, eV/atom: uphill is another basin than that of an earlier
+# potential's geometry; downhill, from a saddle without forces into another basin (L1₀ NiAl to B2
+# gains 0.1), or so many times the largest harmonic gain.
+UPHILL = 0.03
+ANOTHER_BASIN = 0.25
+SURPLUS_OF_GAIN = 3.0
+VOLUME_RATIOS = (0.6, 1.7)
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -93,6 +101,21 @@ class Judged:
     slopes: FloatArray
     wrong_energy: BoolArray
     wrong_slope: BoolArray
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """A geometry and its energy.
+
+    Attributes
+    ----------
+    energy_per_atom, volume, shortest_distance
+        In eV/atom, Å³ per atom and Å.
+    """
+
+    energy_per_atom: float
+    volume: float
+    shortest_distance: float
 
 
 def formation_energies(fractions: FloatArray, energies: FloatArray) -> FloatArray:
@@ -171,6 +194,41 @@ def judge(potential: MomentTensorPotential, training: TrainingSet, n_elements: i
         ).potential
     wrong_slope = suspicious & (slopes > np.maximum(WRONG_SLOPE, WRONG_RATIO * usual))
     return Judged(foretold, scores, slopes, outlying, wrong_slope)
+
+
+def relaxation_fault(found: Relaxed, start: Relaxed, gain: float, least_distance: float) -> str:
+    """What cannot be right about a relaxation, as the rest of a sentence; empty if nothing.
+
+    Parameters
+    ----------
+    found, start
+        Where it ended, and a single point of the same structure with the same settings.
+    gain
+        What a relaxation of the single point could gain at most by its forces and stress, eV/atom.
+    least_distance
+        Atoms nearer than this are a collapse, Å.
+    """
+    rise = found.energy_per_atom - start.energy_per_atom
+    ratio = found.volume / start.volume
+    least = max(SURPLUS_OF_GAIN * gain, ANOTHER_BASIN)
+    if rise > UPHILL:
+        return (
+            f"ended {rise:.3f} eV/atom above the single point of the same structure, "
+            "where a relaxation goes down"
+        )
+    if rise < -least:
+        return (
+            f"ended {-rise:.3f} eV/atom below the single point of the same structure, whose "
+            f"forces and stress leave at most {least:.3f} to gain"
+        )
+    if not VOLUME_RATIOS[0] < ratio < VOLUME_RATIOS[1]:
+        return f"changed the volume by a factor of {ratio:.2f}"
+    if found.shortest_distance < least_distance:
+        return (
+            f"ended with two atoms {found.shortest_distance:.2f} Å apart, nearer than "
+            f"{least_distance:.2f}"
+        )
+    return ""
 
 
 def _foretold_energies(

@@ -9,7 +9,7 @@ themselves decide which structures a DFT relaxation could still bring to the hul
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from hullscreen.database.documents import DFTDocument, RoundDocument, Selected
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
 from hullscreen.workflows.campaign import FINAL_STAGE, Campaign
 from hullscreen.workflows.dft_jobs import stored_array, stored_energy
-from hullscreen.workflows.hull import convex_hull
+from hullscreen.workflows.hull import BoolArray, convex_hull
+from hullscreen.workflows.labelled import labelled_structures
 from hullscreen.workflows.learning import fingerprints
 from hullscreen.workflows.rounds import (
     Choice,
@@ -34,7 +35,6 @@ from hullscreen.workflows.rounds import (
 )
 from hullscreen.workflows.same_basin import group_by_basin, simplest_members
 from hullscreen.workflows.screening import TIE, USUAL_SAMPLE, ErrorEstimate, possible_gain
-from hullscreen.workflows.steps import labelled_structures
 
 # Heights change while σ is refined: structures are given up beyond so many windows only.
 GIVEN_UP_BEYOND = 2.0
@@ -43,12 +43,15 @@ GIVEN_UP_BEYOND = 2.0
 SHARE_AT_ONCE = 0.1
 # A basin of low energy has few members.
 MEMBERS_OF_A_BASIN = 10
+# Labels of a basin that may be quarantined before it is given up.
+MOST_WRONG_OF_A_BASIN = 2
 
 
 TOO_HIGH = "its DFT single point lies higher above the hull than a relaxation can gain"
 FAILED = "its DFT single point failed"
+QUARANTINED = "its DFT single point is quarantined"
 TWIN = "the same basin as another structure"
-TWIN_OF_FAILED = "the same basin as a structure whose DFT single point failed"
+TWIN_OF_FAILED = "the same basin as a structure whose DFT single point failed, or is quarantined"
 
 
 def refine(campaign: Campaign, round_: RoundDocument) -> None:
@@ -56,7 +59,8 @@ def refine(campaign: Campaign, round_: RoundDocument) -> None:
     settings = campaign.settings.screening
     wanted = settings.validation_structures or USUAL_SAMPLE
     # A campaign that was opened again has labels of this purpose from before.
-    asked = {s.structure_index for s in campaign.store.selected(purpose="refine")}
+    selected = campaign.store.selected(purpose="refine")
+    asked = {one.structure_index for one in selected}
     estimate = measured_errors(campaign, "refine", round_.number) if asked else None
     # Before the first labels nothing is known but the errors of the first potential.
     known = estimate or dataclasses.replace(_of_first_screen(round_), least_window=0.0)
@@ -73,8 +77,10 @@ def refine(campaign: Campaign, round_: RoundDocument) -> None:
     near = np.flatnonzero(inside | is_asked)
     structures = _geometries(campaign, found.indices[near])
     basins = group_by_basin(structures, found.energies[near], fingerprints(potential, structures))
-    simplest = simplest_members(basins, found.energies[near])
-    open_ = np.setdiff1d(basins[inside[near]], basins[is_asked[near]])
+    closed = is_asked[near] & ~_may_be_asked_elsewhere(campaign, selected, found, near, basins)
+    simplest = simplest_members(basins, found.energies[near], is_asked[near])
+    open_ = np.setdiff1d(basins[inside[near]], basins[closed])
+    open_ = open_[[int(basin) in simplest for basin in open_]]
     open_ = open_[np.argsort(found.heights[near][open_], kind="stable")]
     if not open_.size:
         _choose_final(campaign, round_, found, near, basins, known)
@@ -90,6 +96,29 @@ def refine(campaign: Campaign, round_: RoundDocument) -> None:
     sigma = estimate.to_dict() if estimate else round_.sigma
     following = next_round(round_, purpose="refine", fits=True, again=True, sigma=sigma)
     begin_round(campaign, following, choices)
+
+
+def _may_be_asked_elsewhere(
+    campaign: Campaign,
+    selected: Sequence[Selected],
+    found: Predictions,
+    near: IndexArray,
+    basins: IndexArray,
+) -> BoolArray:
+    """Structures whose label is quarantined: another cell of the crystal may be computed rightly.
+
+    Not for ever: a basin of which so many labels were wrong is given up.
+    """
+    wrong = np.isin(found.indices[near], list(_quarantined(campaign, selected)))
+    numbers = np.bincount(basins[wrong], minlength=len(basins))
+    return wrong & (numbers[basins] <= MOST_WRONG_OF_A_BASIN)
+
+
+def _quarantined(campaign: Campaign, selected: Sequence[Selected]) -> set[int]:
+    """Structures whose label is quarantined, and that have no other."""
+    aside = campaign.store.quarantined_dft([one.key for one in selected])
+    fine = {one.structure_index for one in selected if one.key not in aside}
+    return {one.structure_index for one in selected if one.key in aside} - fine
 
 
 def _of_first_screen(round_: RoundDocument) -> ErrorEstimate:
@@ -126,7 +155,15 @@ def _choose_final(
     drop(campaign, round_, _too_high(indices[~chosen], above[~chosen], gains[~chosen]))
     asked = {selected.structure_index for selected in store.selected(purpose="refine")}
     failed = asked & candidates - set(indices.tolist())
-    drop(campaign, round_, ((i, {"stage": FINAL_STAGE, "reason": FAILED}) for i in sorted(failed)))
+    aside = _quarantined(campaign, store.selected(purpose="refine"))
+    drop(
+        campaign,
+        round_,
+        (
+            (i, {"stage": FINAL_STAGE, "reason": QUARANTINED if i in aside else FAILED})
+            for i in sorted(failed)
+        ),
+    )
     known = set(indices.tolist())
     drop(campaign, round_, _twins(found.indices[near], basins, known, TWIN))
     drop(campaign, round_, _twins(found.indices[near], basins, failed, TWIN_OF_FAILED))

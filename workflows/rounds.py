@@ -17,8 +17,8 @@ from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, DFTJobs, atoms_of, stored_energy
 from hullscreen.workflows.hull import convex_hull
+from hullscreen.workflows.labelled import labelled_structures
 from hullscreen.workflows.screening import USUAL_SAMPLE, ErrorEstimate, estimate_errors
-from hullscreen.workflows.steps import labelled_structures
 
 UNCONVERGED = "its relaxation ended without convergence"
 CONVERGED = {"relaxed.outcome": "converged"}
@@ -67,8 +67,8 @@ def not_asked_before(campaign: Campaign, choices: Sequence[Choice]) -> list[Choi
 
 
 def beyond_dft(campaign: Campaign) -> list[int]:
-    """Structures that DFT could not compute on their way; nor will it at another geometry."""
-    failed = campaign.store.failed_dft()
+    """Structures that DFT could not compute on their way, or not rightly; nor will it elsewhere."""
+    failed = [*campaign.store.failed_dft(), *campaign.store.quarantined_here()]
     return sorted({f.structure_index for f in failed if f.purpose == "learn"})
 
 

@@ -19,6 +19,7 @@ from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import FloatArray, IndexArray, IntArray, Structures
 from hullscreen.workflows.crystal_groups import distance_keys, group_crystals
 from hullscreen.workflows.crystal_matching import crystals_match
+from hullscreen.workflows.hull import BoolArray
 from hullscreen.workflows.primitive_crystals import primitive_crystal, primitive_crystals
 
 
@@ -184,7 +185,9 @@ def group_by_basin(
     return labels
 
 
-def simplest_members(basins: IndexArray, energies_per_atom: FloatArray) -> dict[int, int]:
+def simplest_members(
+    basins: IndexArray, energies_per_atom: FloatArray, left_out: BoolArray | None = None
+) -> dict[int, int]:
     """The first member of each basin that is as low as its lowest one.
 
     Parameters
@@ -193,6 +196,8 @@ def simplest_members(basins: IndexArray, energies_per_atom: FloatArray) -> dict[
         From `group_by_basin`, of structures sorted so that simple ones come first.
     energies_per_atom
         In eV/atom, shape (n_structures,).
+    left_out
+        Members not to name, shape (n_structures,); a basin may be left without any.
 
     Returns
     -------
@@ -200,6 +205,8 @@ def simplest_members(basins: IndexArray, energies_per_atom: FloatArray) -> dict[
     """
     members: dict[int, int] = {}
     for i, basin in enumerate(basins):
+        if left_out is not None and left_out[i]:
+            continue
         if energies_per_atom[i] <= energies_per_atom[basin] + EQUAL_ENERGY:
             members.setdefault(int(basin), i)
     return members

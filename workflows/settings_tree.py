@@ -133,7 +133,10 @@ class QuantumEspresso:
         0.0, "Width of the Marzari-Vanderbilt smearing in Ry; 0: the preset's.", ge=0, le=1
     )
     kpoint_spacing: float = _setting(
-        0.04, "Largest distance of k points in 1/Å, without the factor 2π.", gt=0, le=1
+        0.0,
+        "Largest distance of k points in 1/Å, without the factor 2π; 0: the preset's.",
+        ge=0,
+        le=1,
     )
     spin: bool = _setting(
         default=True, description="Whether structures with magnetic elements are spin polarised."
@@ -396,7 +399,9 @@ class Relaxation:
     force_tolerance: float = _setting(0.01, "Largest force in eV/Å at the end.", gt=0, le=1)
     stress_tolerance_gpa: float = _setting(0.1, "Largest stress in GPa at the end.", gt=0, le=10)
     max_steps: int = _setting(300, "Steps, at most.", ge=1)
-    batch_size: int = _setting(1000, "Structures in one Firework.", ge=1, le=5000)
+    batch_size: int = _setting(
+        1000, "Structures in one Firework, more where a round has many.", ge=1, le=5000
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)

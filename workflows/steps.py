@@ -6,18 +6,16 @@ read from the database when it runs, so a step that was killed goes on where it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from hullscreen.database.campaign_store import StructureBatch
 from hullscreen.database.documents import (
-    DFTDocument,
     Geometry,
     PotentialDocument,
     Relaxed,
     RoundDocument,
-    Selected,
 )
 from hullscreen.dft_adapters.engine import CalculationError
 from hullscreen.potentials.errors import CampaignError, DFTError
@@ -26,15 +24,10 @@ from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_files import mtp_text
 from hullscreen.potentials.relaxation import Outcome, RelaxationLimits, relax
 from hullscreen.potentials.relaxation import Relaxed as Batch
-from hullscreen.potentials.structures import join
+from hullscreen.workflows import quarantine
 from hullscreen.workflows.campaign import Campaign, read_potential
-from hullscreen.workflows.dft_jobs import (
-    DFTJobs,
-    atoms_of,
-    forces_for,
-    stored_array,
-    stored_energy,
-)
+from hullscreen.workflows.dft_jobs import DFTJobs, atoms_of, relaxation_kind, stored_energy
+from hullscreen.workflows.labelled import labelled_structures, training_set_of
 from hullscreen.workflows.learning import shortest_bond, train
 
 CONVERGED = Outcome.CONVERGED.name.lower()
@@ -58,6 +51,9 @@ def label(campaign: Campaign, round_: RoundDocument, first: int, last: int) -> N
         Some failed; the others are stored.
     """
     wanted = campaign.store.selected(round=round_.number, number={"$gte": first, "$lt": last})
+    # Of an earlier campaign; they are not computed again until somebody asks for it.
+    quarantined = campaign.store.quarantined_dft([one.key for one in wanted])
+    wanted = [one for one in wanted if one.key not in quarantined]
     jobs = DFTJobs(campaign.engine, campaign.store, round_.purpose, campaign.directory)
     failures = []
     with campaign.accounting("dft_labels"):
@@ -83,31 +79,48 @@ def relax_with_dft(campaign: Campaign, round_: RoundDocument, first: int, last: 
     DFTError
         Some failed; the others are stored.
     """
-    settings = campaign.settings.dft
     jobs = DFTJobs(campaign.engine, campaign.store, round_.purpose, campaign.directory)
     wanted = round_.final_indices[first:last]
+    least_distance = COLLAPSE_OF_MIN_DISTANCE * min_distance(campaign)
     failures = []
     with campaign.accounting("dft_final"):
         for index in wanted:
-            batch = campaign.store.structures({"index": index})
-            atoms = atoms_of(*batch.structures.one(0), campaign.elements)
             try:
-                result = jobs.relax(
-                    atoms,
-                    index,
-                    force_tolerance=settings.force_tolerance,
-                    stress_tolerance=settings.stress_tolerance_gpa / EV_PER_CUBIC_ANGSTROM_IN_GPA,
-                    max_steps=settings.max_steps,
-                )
+                final = _final(campaign, round_, jobs, index, least_distance)
             except CalculationError as error:
-                campaign.store.save_final(index, {"state": "failed", "reason": str(error)})
+                final = {"state": "failed", "reason": str(error)}
                 failures.append(f"structure {index}: {error}")
-            else:
-                energy = stored_energy(result) / len(atoms)
-                campaign.store.save_final(
-                    index, {"state": "done", "key": result.key, "energy_per_atom": energy}
-                )
+            campaign.store.save_final(index, final)
     _raise_failures(failures, len(wanted))
+
+
+def _final(
+    campaign: Campaign, round_: RoundDocument, jobs: DFTJobs, index: int, least_distance: float
+) -> dict[str, object]:
+    """Relax a structure with DFT and judge the result: what is noted of it."""
+    settings = campaign.settings.dft
+    batch = campaign.store.structures({"index": index})
+    atoms = atoms_of(*batch.structures.one(0), campaign.elements)
+    stress_tolerance = settings.stress_tolerance_gpa / EV_PER_CUBIC_ANGSTROM_IN_GPA
+    key = jobs.key(atoms, relaxation_kind(settings.force_tolerance, stress_tolerance))
+    aside = campaign.store.quarantined_dft([key]).get(key)
+    if aside is None:
+        result = jobs.relax(
+            atoms,
+            index,
+            force_tolerance=settings.force_tolerance,
+            stress_tolerance=stress_tolerance,
+            max_steps=settings.max_steps,
+        )
+        reason = quarantine.relaxation_verdict(campaign, index, result, least_distance)
+        if not reason:
+            energy = stored_energy(result) / len(atoms)
+            return {"state": "done", "key": key, "energy_per_atom": energy}
+        verdict = {key: (quarantine.RELAXATION, reason)}
+        quarantine.note(campaign, round_, quarantine.Verdicts(verdict))
+    else:
+        reason = aside.reason
+    return {"state": "failed", "key": key, "reason": f"quarantined: {reason}"}
 
 
 def _raise_failures(failures: Sequence[str], n_wanted: int) -> None:
@@ -127,26 +140,16 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
     if store.potential(round_.number) is not None:
         return
     _require_new_labels(campaign, round_)
-    training = training_set(campaign, until=round_.number)
-    earlier = [
-        entry["number"]
-        for entry in store.potentials(["number", "stage"])
-        if entry["stage"] == round_.stage and entry["number"] < round_.number
-    ]
-    settings = campaign.settings.potential
+    labels = labelled_structures(
+        campaign,
+        judged_again_by=quarantine.judge_of(campaign, round_),
+        round={"$lte": round_.number},
+    )
     with campaign.accounting("training"):
-        start = campaign.potential(earlier[-1])[0] if earlier else None
-        result, active = train(
-            training,
-            elements=campaign.elements,
-            stage=round_.stage,
-            level=campaign.level(round_.stage),
-            cutoff=settings.cutoff_angstrom,
-            min_distance=min_distance(campaign),
-            radial_basis_size=settings.radial_basis_size,
-            seed=campaign.settings.campaign.seed,
-            start=start,
+        (result, active), training, verdicts = quarantine.learn(
+            campaign, labels, _trainer(campaign, round_)
         )
+        quarantine.note(campaign, round_, verdicts)
         store.save_potential(
             PotentialDocument(
                 campaign=store.name,
@@ -165,6 +168,51 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
         )
 
 
+def _trainer(campaign: Campaign, round_: RoundDocument) -> Callable[[TrainingSet], quarantine.Fit]:
+    """Training of a potential of the round's stage, from the last one of that stage if any."""
+    settings = campaign.settings.potential
+    earlier = [
+        entry["number"]
+        for entry in campaign.store.potentials(["number", "stage"])
+        if entry["stage"] == round_.stage and entry["number"] < round_.number
+    ]
+    start = campaign.potential(earlier[-1])[0] if earlier else None
+    shortest = min_distance(campaign)
+
+    def fit_to(training: TrainingSet) -> quarantine.Fit:
+        return train(
+            training,
+            elements=campaign.elements,
+            stage=round_.stage,
+            level=campaign.level(round_.stage),
+            cutoff=settings.cutoff_angstrom,
+            min_distance=shortest,
+            radial_basis_size=settings.radial_basis_size,
+            seed=campaign.settings.campaign.seed,
+            start=start,
+        )
+
+    return fit_to
+
+
+def judge_sample(campaign: Campaign, round_: RoundDocument) -> None:
+    """Put aside labels of a round that fits nothing, before errors are measured with them.
+
+    Labels that a potential did not foresee may be right and the potential wrong, so a doubt is
+    settled by one that has learnt them.
+    """
+    labels = labelled_structures(
+        campaign,
+        judged_again_by=quarantine.judge_of(campaign, round_),
+        round={"$lte": round_.number},
+    )
+    potential, _ = campaign.potential(round_.potential)
+    if quarantine.doubtful(campaign, labels, potential):
+        with campaign.accounting("training"):
+            _, _, verdicts = quarantine.learn(campaign, labels, _trainer(campaign, round_))
+        quarantine.note(campaign, round_, verdicts)
+
+
 def _require_new_labels(campaign: Campaign, round_: RoundDocument) -> None:
     """Refuse to go on if structures of several compositions all failed: the engine is at fault.
 
@@ -172,9 +220,9 @@ def _require_new_labels(campaign: Campaign, round_: RoundDocument) -> None:
     """
     wanted = campaign.store.selected(round=round_.number)
     compositions = {tuple(sorted(one.species.tolist())) for one in wanted}
-    if len(compositions) > 1 and not labelled_structures(campaign, round=round_.number):
-        failed = campaign.store.dft_results([one.key for one in wanted])
-        reasons = [result.reason for result in failed.values()]
+    results = campaign.store.dft_results([one.key for one in wanted])
+    if len(compositions) > 1 and all(result.state == "failed" for result in results.values()):
+        reasons = [result.reason for result in results.values()]
         raise CampaignError(
             f"DFT gave no energy for any of the {len(wanted)} structures of round {round_.number}; "
             f"the first reason: {reasons[0] if reasons else 'see the jobs'}; mend it and run again"
@@ -182,49 +230,14 @@ def _require_new_labels(campaign: Campaign, round_: RoundDocument) -> None:
 
 
 def training_set(campaign: Campaign, until: int) -> TrainingSet:
-    """Labels of all rounds up to ``until``, those that failed left out.
+    """Labels of all rounds up to ``until``, those that failed or are quarantined left out.
 
     Raises
     ------
     CampaignError
         There are none, or a pure element is missing.
     """
-    labelled = labelled_structures(campaign, round={"$lte": until})
-    missing = [
-        element
-        for k, element in enumerate(campaign.elements)
-        if not any((selected.species == k).all() for selected, _ in labelled)
-    ]
-    if missing:
-        failures = [failed.reason for failed in campaign.store.failed_dft()]
-        raise CampaignError(
-            f"DFT gave no energy of pure {', '.join(missing)}, so nothing can be fitted; the first "
-            f"failure: {failures[0] if failures else 'none is recorded'}; mend it and run again"
-        )
-    return TrainingSet(
-        join((s.geometry.cell, s.geometry.positions, s.species) for s, _ in labelled),
-        np.array([stored_energy(result) for _, result in labelled]),
-        np.concatenate([_forces(campaign, selected, result) for selected, result in labelled]),
-        np.array([stored_array(result.stress) for _, result in labelled]),
-    )
-
-
-def labelled_structures(campaign: Campaign, **query: object) -> list[tuple[Selected, DFTDocument]]:
-    """Selected structures whose DFT single point is done, and that result; each content once."""
-    selected = campaign.store.selected(**query)
-    results = campaign.store.dft_results([one.key for one in selected])
-    unique = {one.key: one for one in reversed(selected)}
-    return [
-        (one, results[one.key])
-        for one in selected
-        if unique[one.key] is one and one.key in results and results[one.key].state == "done"
-    ]
-
-
-def _forces(campaign: Campaign, selected: Selected, result: DFTDocument) -> np.ndarray:
-    geometry = selected.geometry
-    atoms = atoms_of(geometry.cell, geometry.positions, selected.species, campaign.elements)
-    return forces_for(atoms, result)
+    return training_set_of(campaign, labelled_structures(campaign, round={"$lte": until}))
 
 
 def min_distance(campaign: Campaign) -> float:

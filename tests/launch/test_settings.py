@@ -151,7 +151,7 @@ def test_whole_numbers_may_stand_for_fractions():
         (
             {"dft": {"engine": "quantumespresso"}},
             (
-                "[dft] engine is \"quantumespresso\", expected 'ase' or 'quantum_espresso'; "
+                "[dft] engine is \"quantumespresso\", expected 'ase', 'quantum_espresso' or 'vasp'; "
                 "did you mean 'quantum_espresso'?"
             ),
         ),
