@@ -127,6 +127,17 @@ class DFTQueries(Collections):
             found |= {d["key"]: DFTDocument.from_bson(d) for d in documents}
         return found
 
+    def selected_keys(self) -> list[str]:
+        """Keys of the single points that the campaign has asked for, by round and number."""
+        found = self._find("selected", {"campaign": self.name}, ["key"], sort=["round", "number"])
+        return [document["key"] for document in found]
+
+    def final_keys(self) -> list[str]:
+        """Keys of the relaxations of its final stage that have a result."""
+        query = {"campaign": self.name, "stage": 3, "final.key": {"$exists": True}}
+        found = self._find("structures", query, ["final.key"])
+        return [document["final"]["key"] for document in found]
+
     def quarantine(self, key: str, *, reason: str, judged: str, judged_by: str) -> None:
         """Put a calculation aside, unless somebody has released it by hand."""
         query = {"key": key, "state": "done", "judged": {"$ne": BY_HAND}}

@@ -31,7 +31,12 @@ from hullscreen.dft_adapters.runner import find_executable
 from hullscreen.dft_adapters.vasp_failures import CORRECTIONS, FAILURES
 from hullscreen.dft_adapters.vasp_inputs import HARMLESS, INPUTS, Arrangement, write_inputs
 from hullscreen.dft_adapters.vasp_output import parse_vasprun, sound_contcar
-from hullscreen.dft_adapters.vasp_potcars import find_potcars, input_set_class, known_potcars
+from hullscreen.dft_adapters.vasp_potcars import (
+    find_potcars,
+    input_set_class,
+    known_potcars,
+    require_readable,
+)
 from hullscreen.dft_adapters.vasp_runs import REPORT_FILE, Job, run_folders, steps_in, write_job
 from hullscreen.dft_adapters.vasp_settings import VaspSettings, settings_from_table
 from hullscreen.potentials.structures import FloatArray
@@ -105,7 +110,7 @@ class Vasp:
             find_executable(word)
         input_set_class(self.settings.input_set)
         if not self.settings.potcar_spec:
-            find_potcars(self.settings, elements)
+            require_readable(find_potcars(self.settings, elements).values())
 
     def content(self, elements: Sequence[str]) -> dict[str, Any]:
         """Settings that change energies, and the POTCARs of ``elements``."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -173,6 +174,34 @@ def find_potcars(settings: VaspSettings, elements: Sequence[str]) -> dict[str, P
             )
         found[element] = potcar
     return found
+
+
+def require_readable(potcars: Iterable[PotcarFile]) -> None:
+    """Raise `EngineMissingError` for a POTCAR that pymatgen cannot read.
+
+    custodian's handlers read all input files, so they could mend nothing.
+    """
+    from pymatgen.io.vasp.inputs import PotcarSingle, UnknownPotcarWarning
+
+    for potcar in potcars:
+        text = potcar_text(potcar.path)
+        try:
+            with warnings.catch_warnings():
+                # One that its database does not know may still be right.
+                warnings.simplefilter("ignore", UnknownPotcarWarning)
+                PotcarSingle(text)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise EngineMissingError(
+                "wrong_potcar",
+                f"{potcar.path} is cut off or no POTCAR: pymatgen cannot read it "
+                f"({error or type(error).__name__}); copy it anew from VASP's own",
+            ) from error
+        if not text.rstrip().endswith("End of Dataset"):
+            raise EngineMissingError(
+                "wrong_potcar",
+                f"{potcar.path} is cut off: it does not end with 'End of Dataset'; copy it anew "
+                "from VASP's own",
+            )
 
 
 def known_potcars(settings: VaspSettings, elements: Sequence[str]) -> dict[str, tuple[str, str]]:

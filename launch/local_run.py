@@ -94,7 +94,7 @@ def run(session: Session, board: Board, n_workers: int, n_dft_workers: int = 0) 
         with closing(launchpad.connection):
             roles: list[tuple[str, ...]] = [(RELAX, TRAIN) if n_dft_workers else ()] * n_workers
             roles += [(DFT,)] * n_dft_workers
-            if not _is_done(session, launchpad):
+            if not _is_done(session, launchpad) or _lacking(launchpad, campaign):
                 _work(session, campaign, launchpad, board, roles)
             if new_labels(campaign) > 0:
                 _work(session, campaign, launchpad, board, roles)
@@ -177,6 +177,23 @@ def _watch(
             f"{len(failed)} DFT jobs failed and their structures were left out; "
             f"`lpad get_fws -s FIZZLED -d more` in {session.directory} shows them"
         )
+    lacking = _lacking(launchpad, campaign)
+    if lacking:
+        progress.board.note(
+            f"{len(lacking)} of these jobs say nothing about their structures, and the next "
+            f"`hullscreen run` computes them: {_sentence(lacking[0])}"
+        )
+
+
+def _lacking(launchpad: LaunchPad, campaign: Campaign) -> list[recovery.Failure]:
+    """DFT jobs that failed for want of an engine, a file or room, not because of a structure."""
+    failed = recovery.failures(launchpad, campaign)
+    return [one for one in failed if recovery.ENGINE_MISSING in one.reason]
+
+
+def _sentence(failure: recovery.Failure) -> str:
+    """The reason without the name of the exception."""
+    return failure.reason.partition(": ")[2] or failure.reason
 
 
 def _has_lost(launchpad: LaunchPad, store: CampaignStore) -> bool:
@@ -189,11 +206,18 @@ def _has_lost(launchpad: LaunchPad, store: CampaignStore) -> bool:
 
 
 def _stuck(launchpad: LaunchPad, campaign: Campaign) -> CampaignError:
-    failed = [f for f in recovery.failures(launchpad, campaign) if f.category != "dft"]
-    failed = failed or recovery.failures(launchpad, campaign)
-    if failed:
-        sentence = failed[-1].reason.partition(": ")[2] or failed[-1].reason
-        return CampaignError(f"the step {failed[-1].name!r} failed: {sentence}")
+    failed = recovery.failures(launchpad, campaign)
+    stopped = [one for one in failed if one.category != DFT] or failed
+    rounds = {one.round for one in stopped}
+    lacking = [one for one in _lacking(launchpad, campaign) if one.round in rounds]
+    if lacking:
+        return CampaignError(
+            f"{len(lacking)} DFT jobs could not be done, and the campaign cannot do without them: "
+            f"{_sentence(lacking[0])}; mend it and run again"
+        )
+    if stopped:
+        last = stopped[-1]
+        return CampaignError(f"the step {last.name!r} failed: {_sentence(last)}")
     return CampaignError(
         "nothing of this campaign can run, and nothing failed; run again, and if that does not "
         "help, look at `lpad get_wflows`"

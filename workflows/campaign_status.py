@@ -29,6 +29,8 @@ def campaign_status(store: CampaignStore, connection: Connection) -> dict[str, A
     ``progress``: ``done`` and ``total`` by kind of work of the present round;
     ``structures``: by the stage they have reached;
     ``fireworks``: ``{category: {state: number}}``;
+    ``n_quarantined``: DFT results that cannot be right and were put aside;
+    ``doubts``: by round, why labels that look wrong were learnt nevertheless;
     ``failures``: FIZZLED Fireworks with a one-line reason, the newest 20.
     """
     campaign = store.campaign()
@@ -47,6 +49,8 @@ def campaign_status(store: CampaignStore, connection: Connection) -> dict[str, A
             STAGE_NAMES[stage]: n for (stage,), n in sorted(store.tally("stage").items())
         },
         "fireworks": fireworks_by_state(connection, store.name),
+        "n_quarantined": len(store.quarantined_dft([*store.selected_keys(), *store.final_keys()])),
+        "doubts": campaign.get("doubts", {}),
         "failures": [
             asdict(failed)
             for failed in failed_fireworks(connection, store.name, limit=FAILURES_SHOWN)

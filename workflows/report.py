@@ -9,6 +9,7 @@ from typing import Any
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import RoundDocument
 from hullscreen.potentials.errors import CampaignError
+from hullscreen.workflows.label_list import quarantined_rows
 from hullscreen.workflows.results import HullResult, final_hull
 from hullscreen.workflows.screening import ErrorEstimate, expected_losses
 
@@ -42,6 +43,8 @@ def campaign_report(
     stage is expected to have dropped; None while it is not known;
     ``dft_evaluations``: ``total`` and by purpose; ``dft_calculations``: more of each purpose;
     ``failures``: DFT calculations that failed, with reasons;
+    ``quarantined``: those whose results cannot be right, with reasons; ``doubts``: by round, why
+    labels that look wrong were learnt nevertheless;
     ``cpu_seconds``: ``total`` and by part;
     ``peak_memory_bytes``: of a worker, and of the embedded server;
     ``structures_per_cpu_second``: of relaxations with the potential, each structure's last one of a
@@ -82,6 +85,8 @@ def campaign_report(
             for failed in store.failed_dft()
             if failed.purpose in PURPOSES
         ],
+        "quarantined": quarantined_rows(store),
+        "doubts": campaign.get("doubts", {}),
         "cpu_seconds": {"total": sum(cpu.values()), **cpu},
         "peak_memory_bytes": campaign.get("peak_memory_bytes", {}),
         "structures_per_cpu_second": relaxed / relaxation_s if relaxation_s else None,

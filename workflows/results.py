@@ -43,6 +43,8 @@ class HullResult:
         ``reason``.
     n_labels_failed
         DFT single points that failed: their structures were not learnt.
+    n_labels_quarantined
+        DFT single points that cannot be right and were put aside.
     n_unconverged
         Structures left out because the potential could not relax them.
     entries
@@ -59,6 +61,7 @@ class HullResult:
     n_pending: int
     failed: tuple[dict[str, Any], ...]
     n_labels_failed: int
+    n_labels_quarantined: int
     n_unconverged: int
     entries: tuple[Entry, ...]
     hull: Hull
@@ -165,6 +168,7 @@ class HullResult:
             "n_pending": self.n_pending,
             "failed": list(self.failed),
             "n_labels_failed": self.n_labels_failed,
+            "n_labels_quarantined": self.n_labels_quarantined,
             "n_unconverged": self.n_unconverged,
             "tie_ev_per_atom": TIE,
             "stable": [self.document(entry) for entry in self.stable],
@@ -228,6 +232,7 @@ def final_hull(store: CampaignStore) -> HullResult:
             for document in failed
         ),
         n_labels_failed=sum(r.kind == SINGLE_POINT for r in store.failed_dft()),
+        n_labels_quarantined=len(store.quarantined_dft(store.selected_keys())),
         n_unconverged=store.count(**{"dropped.reason": UNCONVERGED}),
         entries=entries,
         hull=hull,

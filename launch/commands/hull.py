@@ -120,6 +120,11 @@ def show_hull(result: HullResult, *, everything: bool = False) -> None:
     said = [_plural(n, what) for n, what in left_out if n]
     if said:
         console.print(f"Left out: {', '.join(said)}; `hullscreen report` says more.")
+    if result.n_labels_quarantined:
+        console.print(
+            f"{_plural(result.n_labels_quarantined, 'DFT single point')} cannot be right and "
+            "taught nothing; `hullscreen labels --quarantined` says why, and how to let one count."
+        )
     if result.n_pending:
         console.print(f"{result.n_pending} more structures wait for their DFT relaxation.")
     if result.failed:

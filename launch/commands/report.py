@@ -74,6 +74,23 @@ def _show(report: dict[str, Any]) -> None:
         )
     if len(report["failures"]) > FAILURES_SHOWN:
         console.print(f"... and on {len(report['failures']) - FAILURES_SHOWN} more (`--json`).")
+    _show_quarantined(console, report)
+
+
+def _show_quarantined(console: Console, report: dict[str, Any]) -> None:
+    quarantined = report["quarantined"]
+    for row in quarantined[:FAILURES_SHOWN]:
+        console.print(
+            f"Quarantined: {row['formula_pretty']} ({row['purpose']}, "
+            f"{row['kind'].replace('_', ' ')}, key {row['key'][:12]}): {row['reason']}"
+        )
+    if quarantined:
+        console.print(
+            f"DFT results that cannot be right: {len(quarantined)}. They taught nothing and are on "
+            "no hull; `hullscreen labels --quarantined` lists them and says how to let one count."
+        )
+    for number, doubt in report["doubts"].items():
+        console.print(f"Round {number}: {doubt}.")
 
 
 def _wall_time(wall: dict[str, float] | None) -> str:

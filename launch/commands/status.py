@@ -93,6 +93,13 @@ def _show(status: dict[str, Any], directory: Path) -> None:
             reason = failed["reason"] or "no reason is recorded"
             console.print(f"  {failed['fw_id']}  {failed['name']}: {reason}")
         console.print("`lpad rerun_fws -i ID` repeats one of them.")
+    if status["n_quarantined"]:
+        console.print(
+            f"DFT results that cannot be right and were put aside: {status['n_quarantined']}; "
+            f"`hullscreen labels {directory} --quarantined` lists them."
+        )
+    for number, doubt in status["doubts"].items():
+        console.print(f"Round {number}: {doubt}.")
     console.print(_next(status, directory))
 
 

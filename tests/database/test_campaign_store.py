@@ -367,11 +367,11 @@ def test_costs_are_those_this_campaign_paid(store):
     assert store.dft_costs() == {
         "final": {
             "calculations": 1, "single_points": 0, "relaxations": 1, "evaluations": 7,
-            "failed": 0, "cpu_seconds": 0.5,
+            "failed": 0, "quarantined": 0, "cpu_seconds": 0.5,
         },
         "learn": {
             "calculations": 4, "single_points": 4, "relaxations": 0, "evaluations": 4,
-            "failed": 1, "cpu_seconds": 2.0,
+            "failed": 1, "quarantined": 0, "cpu_seconds": 2.0,
         },
     }  # fmt: skip
     assert store.count_dft() == 5

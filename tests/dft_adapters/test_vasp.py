@@ -473,8 +473,10 @@ def test_a_run_with_potcars_of_the_users(here, plan, tmp_path):
         (folder / f"POTCAR.{symbol}").write_text(
             f"  PAW_PBE {symbol} 01Jan2000\n   11.0000\n parameters from PSCTR are:\n"
             f"   VRHFIN ={symbol}: made up\n   LEXCH  = PE\n"
+            "   ENMAX  =  295.446; ENMIN  =  221.585 eV\n   POMASS =   63.546; ZVAL   =   11.000\n"
             f"   TITEL  = PAW_PBE {symbol} 01Jan2000\n"
-            "END of PSCTR-controll parameters\n End of Dataset\n"
+            "END of PSCTR-controll parameters\n local part\n"
+            "  0.1000000E+01 -0.2500000E+01  0.3000000E+00\n End of Dataset\n"
         )
     happened = plan({"kind": "too_few_bands"})
     engine = make_engine(

@@ -239,7 +239,9 @@ def potcar(symbol, element=None, functional="PE", charge=11):
     return (
         f"  PAW_PBE {symbol} 01Jan2000\n   {charge:.4f}\n parameters from PSCTR are:\n"
         f"   VRHFIN ={element}: made up\n   LEXCH  = {functional}\n"
-        f"   TITEL  = PAW_PBE {symbol} 01Jan2000\n End of Dataset\n"
+        f"   TITEL  = PAW_PBE {symbol} 01Jan2000\n   ENMAX  =  295.446; ENMIN  =  221.585 eV\n"
+        "END of PSCTR-controll parameters\n local part\n"
+        "  0.1000000E+01 -0.2500000E+01  0.3000000E+00\n End of Dataset\n"
     )
 
 
@@ -307,6 +309,18 @@ def test_no_folder_of_potcars_is_said(monkeypatch):
 def test_a_potcar_for_something_else_is_refused(library, element, functional):
     path = library / "POT_GGA_PAW_PBE_54" / "POTCAR.Cu"
     path.write_text(potcar("Cu", element, functional))
+    read_potcar.cache_clear()
+    with pytest.raises(EngineMissingError) as caught:
+        with_potcars(library).check(["Cu"])
+    assert caught.value.reason == "wrong_potcar"
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_a_potcar_that_is_cut_off_is_refused(library, share):
+    """Custodian's handlers read POTCAR too, and could mend nothing."""
+    path = library / "POT_GGA_PAW_PBE_54" / "POTCAR.Cu"
+    text = potcar("Cu")
+    path.write_text(text[: int(share * len(text))])
     read_potcar.cache_clear()
     with pytest.raises(EngineMissingError) as caught:
         with_potcars(library).check(["Cu"])

@@ -114,7 +114,7 @@ class Outputs:
             " <parameters>",
             *self._tags(
                 {name: inputs.tag(name) for name in ("NELM", "NSW", "IBRION", "EDIFFG", "ISIF")}
-                | {"ISPIN": inputs.tag("ISPIN", 1)}
+                | {"ISPIN": inputs.tag("ISPIN", 1), "NELECT": float(inputs.n_electrons)}
             ),
             " </parameters>",
             " <atominfo>",

@@ -64,7 +64,8 @@ cutoff_angstrom = 5.0
 first_wave = 8
 max_selected_per_wave = 6
 [screening]
-validation_structures = 4
+validation_structures = 6
+sigma_multiple = 8.0
 [dft]
 engine = "quantum_espresso"
 structures_per_job = 2
@@ -392,7 +393,7 @@ def test_each_failure_is_recognised_and_mended(disturbed):
 
 def test_what_cannot_be_mended_is_left_out_with_its_reason(disturbed):
     campaign, _ = disturbed
-    failed = [r for r in campaign.documents("dft_results") if r["state"] != "done"]
+    failed = campaign.documents("dft_results", state="failed")
     reasons = {fate_of(campaign, result["key"])[0]: result for result in failed}
     assert set(reasons) == {"one_place", "wordless"}
     assert "two atoms at the same place" in reasons["one_place"]["reason"]
@@ -413,18 +414,45 @@ def test_what_the_machine_lacked_for_a_while_is_computed_by_the_next_run(
     disturbed, undisturbed, treacherous
 ):
     campaign, said = disturbed
-    fizzled = campaign.documents("fireworks", state="FIZZLED")
-    assert len(fizzled) == 4
-    stored = {result["key"] for result in campaign.documents("dft_results")}
     selected = {chosen["key"] for chosen in campaign.documents("selected")}
+    stored = {result["key"] for result in campaign.documents("dft_results")}
     # They are no structure's failure: nothing is stored of them.
-    assert selected - stored
-    assert f"{len(fizzled)} DFT jobs failed" in said
+    lacking = selected - stored
+    met = [fate_of(campaign, key) for key in lacking]
+    assert {fate[0] for fate in met if fate} == set(OF_THE_MACHINE)
+    assert "say nothing about their structures, and the next `hullscreen run` computes" in said
+    # As long as it lacks, a run says so again, and changes nothing.
+    again = campaign.run("run").stderr
+    assert "pseudopotential" in again
+    assert {result["key"] for result in campaign.documents("dft_results")} == stored
     (treacherous / "away").unlink()
-    campaign.run("run")
-    stored = {r["key"]: r["state"] for r in campaign.documents("dft_results")}
-    assert selected <= set(stored)
-    assert Counter(stored[key] for key in selected)["failed"] == 2
-    # Only those of single structures are left.
-    assert len(campaign.documents("fireworks", state="FIZZLED")) == 2
+    said = campaign.run("run").stderr
+    assert "are learnt, and everything is screened once more" in said
+    results = {result["key"]: result["state"] for result in campaign.documents("dft_results")}
+    assert lacking <= set(results)
+    assert {results[key] for key in lacking} == {"done"}
     require_same_hull(campaign.stable(), undisturbed.stable())
+    # Now that all are there, another run has nothing to do.
+    before = len(campaign.documents("dft_results"))
+    assert "computes them" not in campaign.run("run").stderr
+    assert len(campaign.documents("dft_results")) == before
+
+
+def test_a_campaign_that_cannot_do_without_them_says_what_is_lacking(place, treacherous, pw_x):
+    # It passes the check at the beginning, and then each calculation fails.
+    campaign = place(QUICK, "lacking", "test_lacking", command=treacherous / "none")
+    program = treacherous / "none"
+    program.write_text(f'#!/bin/sh\nsed -i s/Al.pz-vbc/Al.gone/ pw.in; exec {pw_x} "$@"\n')
+    program.chmod(0o755)
+    finished = subprocess.run(
+        campaign.command("run"), capture_output=True, text=True, env=environment(), check=False
+    )
+    assert finished.returncode != 0
+    last = finished.stderr.strip().splitlines()[-1]
+    assert "did not find or could not read a pseudopotential" in last
+    assert last.endswith("mend it and run again")
+    # Mended, the same command goes on.
+    program.write_text(f'#!/bin/sh\nexec {pw_x} "$@"\n')
+    campaign.run("run")
+    assert campaign.json("hull")["finished"]
+    assert campaign.json("report")["failures"] == []

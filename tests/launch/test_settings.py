@@ -151,8 +151,8 @@ def test_whole_numbers_may_stand_for_fractions():
         (
             {"dft": {"engine": "quantumespresso"}},
             (
-                "[dft] engine is \"quantumespresso\", expected 'ase', 'quantum_espresso' or 'vasp'; "
-                "did you mean 'quantum_espresso'?"
+                "[dft] engine is \"quantumespresso\", expected 'ase', 'quantum_espresso' or "
+                "'vasp'; did you mean 'quantum_espresso'?"
             ),
         ),
         (

@@ -127,6 +127,7 @@ def test_of_other_workers_nothing_is_known(name):
         (None, "RUNNING", 0),
         ("hullscreen|elsewhere|1|1", "RUNNING", 0),
     ],
+    ids=["gone-running", "gone-reserved", "mine-running", "elsewhere-running"],
 )
 def test_fireworks_of_lost_workers_are_ready_again(
     worker, state, released, round_begun, mongo, launchpad
