@@ -69,7 +69,8 @@ def tiny_campaign(connection, directory, name="tiny", **tables):
     from hullscreen.launch.settings import from_tables
     from hullscreen.workflows.campaign import Campaign, register
 
-    merged = {"campaign": {"name": name, "elements": ["Cu", "Pd"]}}
+    # The seed of random numbers with which it takes every kind of decision.
+    merged = {"campaign": {"name": name, "elements": ["Cu", "Pd"], "seed": 3}}
     for table in {**TINY, **tables}:
         merged[table] = {
             **merged.get(table, {}),

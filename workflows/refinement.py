@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from hullscreen.database.documents import DFTDocument, RoundDocument, Selected
+from hullscreen.database.documents import RoundDocument, Selected
+from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
 from hullscreen.workflows.campaign import FINAL_STAGE, Campaign
 from hullscreen.workflows.dft_jobs import stored_array, stored_energy
 from hullscreen.workflows.hull import BoolArray, convex_hull
-from hullscreen.workflows.labelled import labelled_structures
+from hullscreen.workflows.labelled import Label, labelled_structures
 from hullscreen.workflows.learning import fingerprints
 from hullscreen.workflows.rounds import (
     Choice,
@@ -45,6 +47,8 @@ SHARE_AT_ONCE = 0.1
 MEMBERS_OF_A_BASIN = 10
 # Labels of a basin that may be quarantined before it is given up.
 MOST_WRONG_OF_A_BASIN = 2
+# Of lengths; it costs an energy of 1e-4 eV/atom, which a relaxation gains back.
+EXPANSION = 1.002
 
 
 TOO_HIGH = "its DFT single point lies higher above the hull than a relaxation can gain"
@@ -80,16 +84,20 @@ def refine(campaign: Campaign, round_: RoundDocument) -> None:
     closed = is_asked[near] & ~_may_be_asked_elsewhere(campaign, selected, found, near, basins)
     simplest = simplest_members(basins, found.energies[near], is_asked[near])
     open_ = np.setdiff1d(basins[inside[near]], basins[closed])
-    open_ = open_[[int(basin) in simplest for basin in open_]]
     open_ = open_[np.argsort(found.heights[near][open_], kind="stable")]
     if not open_.size:
         _choose_final(campaign, round_, found, near, basins, known)
         return
     n_chosen = max(wanted, int(SHARE_AT_ONCE * len(open_))) if estimate else wanted
-    choices = [
-        Choice(int(found.indices[near[i]]), structures, i, None, float(found.energies[near[i]]))
-        for i in (simplest[int(basin)] for basin in open_[:n_chosen])
-    ]
+    choices = []
+    for basin in open_[:n_chosen].tolist():
+        i = simplest.get(basin, basin)
+        energy = float(found.energies[near[i]])
+        choice = Choice(int(found.indices[near[i]]), structures, i, None, energy)
+        if basin not in simplest:
+            attempts = sum(one.structure_index == choice.structure_index for one in selected)
+            choice = _elsewhere(choice, potential, attempts)
+        choices.append(choice)
     if estimate:
         unlabelled = found.part(np.flatnonzero(~is_asked))
         drop_above(campaign, round_, unlabelled, estimate, GIVEN_UP_BEYOND * window)
@@ -107,11 +115,24 @@ def _may_be_asked_elsewhere(
 ) -> BoolArray:
     """Structures whose label is quarantined: another cell of the crystal may be computed rightly.
 
-    Not for ever: a basin of which so many labels were wrong is given up.
+    A basin of which more labels were wrong is given up.
     """
-    wrong = np.isin(found.indices[near], list(_quarantined(campaign, selected)))
-    numbers = np.bincount(basins[wrong], minlength=len(basins))
-    return wrong & (numbers[basins] <= MOST_WRONG_OF_A_BASIN)
+    indices = found.indices[near]
+    aside = campaign.store.quarantined_dft([one.key for one in selected])
+    labels = [one.structure_index for one in selected if one.key in aside]
+    numbers = np.array([labels.count(index) for index in indices.tolist()])
+    of_basin = np.bincount(basins, weights=numbers, minlength=len(basins))
+    wrong = np.isin(indices, list(_quarantined(campaign, selected)))
+    return wrong & (of_basin[basins] <= MOST_WRONG_OF_A_BASIN)
+
+
+def _elsewhere(choice: Choice, potential: MomentTensorPotential, attempts: int) -> Choice:
+    """The same structure a little expanded: a calculation of its own, which may come out right."""
+    cell, positions, species = choice.structures.one(choice.place)
+    scale = EXPANSION**attempts
+    moved = join([(scale * cell, scale * positions, species)])
+    energy = float(potential.evaluate(moved).energies[0]) / len(species)
+    return dataclasses.replace(choice, structures=moved, place=0, predicted_energy_per_atom=energy)
 
 
 def _quarantined(campaign: Campaign, selected: Sequence[Selected]) -> set[int]:
@@ -148,10 +169,12 @@ def _choose_final(
         for selected, result in labelled_structures(campaign, purpose="refine")
         if selected.structure_index in candidates
     ]
+    _require_elements(campaign, labelled)
     indices = np.array([selected.structure_index for selected, _ in labelled])
     above, gains = _heights_and_gains(labelled, len(campaign.elements))
     chosen = above - gains <= TIE
-    final = tuple(indices[chosen][np.argsort(above[chosen], kind="stable")].tolist())
+    by_height = indices[chosen][np.argsort(above[chosen], kind="stable")]
+    final = tuple(dict.fromkeys(by_height.tolist()))
     drop(campaign, round_, _too_high(indices[~chosen], above[~chosen], gains[~chosen]))
     asked = {selected.structure_index for selected in store.selected(purpose="refine")}
     failed = asked & candidates - set(indices.tolist())
@@ -178,9 +201,20 @@ def _choose_final(
     begin_round(campaign, following, [])
 
 
-def _heights_and_gains(
-    labelled: list[tuple[Selected, DFTDocument]], n_elements: int
-) -> tuple[FloatArray, FloatArray]:
+def _require_elements(campaign: Campaign, labelled: Sequence[Label]) -> None:
+    pure = {int(one.species[0]) for one, _ in labelled if len(set(one.species.tolist())) == 1}
+    missing = [element for k, element in enumerate(campaign.elements) if k not in pure]
+    if missing:
+        wrong = [*campaign.store.failed_dft(), *campaign.store.quarantined_here()]
+        reasons = [one.reason for one in wrong if one.purpose == "refine"]
+        raise CampaignError(
+            f"no DFT single point of pure {', '.join(missing)} near the hull can be used, so there "
+            f"is no hull; the first reason: {reasons[0] if reasons else 'none is recorded'}; mend "
+            "it, let `hullscreen labels DIR --recompute KEY` remove what is wrong, and run again"
+        )
+
+
+def _heights_and_gains(labelled: Sequence[Label], n_elements: int) -> tuple[FloatArray, FloatArray]:
     """Height of each single point above the hull of all, what a relaxation may gain; eV/atom."""
     counts = np.array([np.bincount(s.species, minlength=n_elements) for s, _ in labelled])
     energies = np.array([stored_energy(result) for _, result in labelled]) / counts.sum(axis=1)

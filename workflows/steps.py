@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from ase import Atoms
 
 from hullscreen.database.campaign_store import StructureBatch
 from hullscreen.database.documents import (
@@ -99,8 +100,7 @@ def _final(
 ) -> dict[str, object]:
     """Relax a structure with DFT and judge the result: what is noted of it."""
     settings = campaign.settings.dft
-    batch = campaign.store.structures({"index": index})
-    atoms = atoms_of(*batch.structures.one(0), campaign.elements)
+    atoms = _start_of_relaxation(campaign, index)
     stress_tolerance = settings.stress_tolerance_gpa / EV_PER_CUBIC_ANGSTROM_IN_GPA
     key = jobs.key(atoms, relaxation_kind(settings.force_tolerance, stress_tolerance))
     aside = campaign.store.quarantined_dft([key]).get(key)
@@ -121,6 +121,18 @@ def _final(
     else:
         reason = aside.reason
     return {"state": "failed", "key": key, "reason": f"quarantined: {reason}"}
+
+
+def _start_of_relaxation(campaign: Campaign, index: int) -> Atoms:
+    """Where the potential left a structure; if DFT erred there, where it did not."""
+    selected = campaign.store.selected(purpose="refine", structure_index=index)
+    aside = campaign.store.quarantined_dft([one.key for one in selected])
+    fine = [one for one in selected if one.key not in aside]
+    if aside and fine:
+        geometry, species = fine[-1].geometry, fine[-1].species
+        return atoms_of(geometry.cell, geometry.positions, species, campaign.elements)
+    batch = campaign.store.structures({"index": index})
+    return atoms_of(*batch.structures.one(0), campaign.elements)
 
 
 def _raise_failures(failures: Sequence[str], n_wanted: int) -> None:

@@ -188,8 +188,10 @@ def test_stale_files_of_a_dead_server_do_not_matter(project, run_python):
     acquire(project, cache_gb=0.25, grace_s=30.0).release()
     files = files_of(project)
     found = status(project)
-    for pid in (found.keeper_pid, found.mongod_pid):
-        os.kill(pid, signal.SIGKILL)
+    # Stopped first: neither may notice the other's death, and tidy up.
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (found.keeper_pid, found.mongod_pid):
+            os.kill(pid, number)
     document = json.loads(files.state.read_text())
     document |= {"phase": "running", "keeper_pid": bystander.pid, "mongod_pid": bystander.pid}
     files.state.write_text(json.dumps(document))

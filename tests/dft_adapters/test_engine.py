@@ -20,7 +20,7 @@ def test_the_default_engine_is_emt():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({}, "must be one of 'ase', 'quantum_espresso', got None"),
+        ({}, "must be one of 'ase', 'quantum_espresso', 'vasp', got None"),
         ({"engine": "vaps"}, "got 'vaps'"),
         ({"engine": "ase", "calculater": "x:Y"}, "did you mean 'calculator'"),
         ({"engine": "ase", "calculator": "ase.calculators.emt.EMT"}, "must be 'module:Class'"),

@@ -46,7 +46,8 @@ workers = 2
 # B2 NiAl with these settings, computed elsewhere; 5 meV/atom cover another start volume's k points.
 NICKEL_ALUMINIDE_EV_PER_ATOM = pytest.approx(-0.752, abs=0.005)
 # Aluminium and magnesium are norm-conserving and soft: a tenth of a second a calculation. One
-# compound lies 50 meV/atom below all others.
+# compound is stable, and nothing else lies within 40 meV/atom of the hull. The wide window lets a
+# campaign of twenty structures lose labels, and yet find it.
 QUICK = """
 [campaign]
 name = "{name}"
@@ -76,6 +77,7 @@ command = "{command}"
 cutoff_ry = 12
 density_cutoff_ry = 48
 kpoint_spacing = 0.1
+smearing_ry = 0.06
 spin = false
 timeout_s = 300
 [database]
@@ -360,8 +362,9 @@ def require_same_hull(ours, calm):
 
 def test_failures_of_every_kind_leave_the_hull_as_it_was(disturbed, undisturbed):
     calm = undisturbed.stable()
-    # Or the hull could hardly be missed.
-    assert min(calm.values()) < -0.04
+    # Or there would be nothing to miss.
+    assert len(calm) == 3
+    assert min(calm.values()) < -3 * SAME_HULL_EV_PER_ATOM
     require_same_hull(disturbed[0].stable(), calm)
 
 
@@ -372,7 +375,7 @@ def test_each_failure_is_recognised_and_mended(disturbed):
     for key, result in results.items():
         fate = fate_of(campaign, key)
         if fate is None:
-            assert list(result["corrections"]) == []
+            assert result["kind"] == "relaxation" or list(result["corrections"]) == []
             continue
         what, when = fate
         met[what, when] += 1
@@ -381,11 +384,18 @@ def test_each_failure_is_recognised_and_mended(disturbed):
         assert result["state"] == "done"
         reasons = [sentence.partition(":")[0] for sentence in result["corrections"]]
         expected = [MENDED[what]] if what in MENDED else []
+        # A cell that a relaxation has reached may be symmetric but for its last digits.
+        if result["kind"] == "relaxation":
+            reasons = [reason for reason in reasons if reason != "symmetry"]
         assert reasons == expected, f"{what} was taken for {reasons}"
     for what in MENDED:
         assert met[what, "first"] >= 1
     assert met["full_disk", "first"] == 1
-    relaxations = [r for r in results.values() if r["kind"] == "relaxation" and r["corrections"]]
+    relaxations = [
+        result
+        for key, result in results.items()
+        if result["kind"] == "relaxation" and fate_of(campaign, key)
+    ]
     assert len(relaxations) == 3
     # Their evaluations and their time count, those of the attempts that failed included.
     assert all(r["n_evaluations"] >= 2 and r["cpu_seconds"] > 0 for r in relaxations)

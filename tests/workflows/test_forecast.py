@@ -199,7 +199,7 @@ def test_processes_of_a_command(command, n):
 
 def test_a_program_costs_disk(before, tmp_path):
     tables = before.settings.tables()
-    tables["dft"] |= {"engine": "quantum_espresso"}
+    tables["dft"] |= {"engine": "vasp", "vasp": {"potcar_spec": True}}
     program = Campaign(from_tables(tables), before.store, tmp_path / "calculations")
     without = foretold(before)["disk_bytes"]
     guessed = foretold(program)["disk_bytes"]

@@ -1,6 +1,7 @@
 """What a campaign says about itself: the hull, searches, exports, the report and the status."""
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -433,6 +434,10 @@ def test_failed_fireworks_and_why(make_campaign, mongo, tmp_path, monkeypatch):
     launchpad.add_wf(Firework([task], spec=other, name="labels"))
     assert fireworks_by_state(mongo, "tiny") == {"dft": {"READY": 1}}
     launch_rocket(launchpad, FWorker(query={"name": "labels"}), strm_lvl="CRITICAL", fw_id=1)
+    # FireWorks' heartbeat beats once more after its step has ended.
+    for thread in threading.enumerate():
+        if "ping_launch" in thread.name:
+            thread.join()
     launchpad.connection.close()
     assert fireworks_by_state(mongo, "tiny") == {"dft": {"FIZZLED": 1}}
     (failed,) = failed_fireworks(mongo, "tiny")
