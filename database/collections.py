@@ -35,7 +35,7 @@ BY_HEIGHT = ["campaign", "dropped.energy_above_hull", "index", "stage"]
 BY_FORMULA = ["campaign", "formula_pretty", "dropped.energy_above_hull", "index", "stage"]
 INDEXES: dict[str, list[tuple[list[str], bool]]] = {
     # For each collection the fields of its indexes, and whether they are unique.
-    "campaigns": [(["name"], True)],
+    "campaigns": [(["name"], True), (["created_at", "name"], False)],
     "structures": [
         (BY_INDEX, True),
         (BY_ORDER, False),

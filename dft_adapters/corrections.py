@@ -57,6 +57,14 @@ class Reached:
     positions: FloatArray
     n_evaluations: int
 
+    def is_same(self, other: Reached) -> bool:
+        """Whether both were read from the same files."""
+        return (
+            self.n_evaluations == other.n_evaluations
+            and np.array_equal(self.cell, other.cell)
+            and np.array_equal(self.positions, other.positions)
+        )
+
 
 @dataclass
 class Journal:

@@ -236,6 +236,7 @@ def _corrected(
 ) -> DFTResult:
     """Attempts until one gives a result or nothing is left to try."""
     restart = False
+    found: Reached | None = None
     waits = iter(DISK_WAITS_S)
     while True:
         attempt = Attempt(journal.in_force(engine.corrections), journal.reached, restart)
@@ -259,7 +260,11 @@ def _corrected(
             correction = journal.next_correction(engine.corrections, error.reason)
             if correction is None:
                 raise
-            reached = engine.reached(directory, atoms) if task.kind == "relax" else None
+            before = found
+            found = reached = engine.reached(directory, atoms) if task.kind == "relax" else None
+            if restart and before is not None and found is not None and found.is_same(before):
+                # What it was to go on from could not be used, and nothing was computed.
+                reached = replace(found, n_evaluations=0)
             restart = correction.continues == "scratch"
             if correction.continues == "geometry":
                 journal.go_on_from(reached)

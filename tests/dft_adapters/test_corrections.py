@@ -26,6 +26,7 @@ SCRIPT = """
 mkdir -p scratch; echo run >> runs
 fate=$(head -n 1 fates); sed -i 1d fates
 . ./input
+if [ "${fate%% *}" = start ]; then echo "${fate#* }"; exit 1; fi
 if [ "$restart" = yes ]; then length=$(tail -n 1 scratch/steps); fi
 : > scratch/steps
 while true; do
@@ -174,6 +175,13 @@ def test_going_on_from_the_restart_files(compute, tmp_path):
     assert result.corrections == ("time: gone on",) * 2
     assert lines(tmp_path / "run" / "evaluations") == list("87665443")
     assert (result.energy, result.n_evaluations) == (3.0, 8)
+
+
+def test_restart_files_that_cannot_be_used_count_once(compute, tmp_path):
+    result = compute("6 time is up", "start mixing is bad")
+    assert result.corrections == ("time: gone on", "mixing: slower")
+    assert lines(tmp_path / "run" / "evaluations") == list("8766543")
+    assert (result.energy, result.n_evaluations) == (3.0, 7)
 
 
 def test_single_points_count_each_attempt(compute):
