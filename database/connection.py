@@ -5,9 +5,6 @@ kill of anything. A password never appears in a message: every address passes th
 """
 
 import contextlib
-import os
-import re
-import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,36 +12,25 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import unquote
 
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import (
-    ConfigurationError,
-    ConnectionFailure,
-    CursorNotFound,
-    OperationFailure,
-    PyMongoError,
-)
+from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
+from hullscreen.database.addresses import redact, resolve
 from hullscreen.database.embedded_server import ServerHandle, acquire
-from hullscreen.potentials.errors import DatabaseError, InputError
+from hullscreen.database.failures import REFUSED_CODES, SERVER_AWAY, explain, is_disk_full
+from hullscreen.potentials.errors import InputError
 
-URI_VARIABLE = "HULLSCREEN_DB_URI"
+__all__ = ["SERVER_AWAY", "Connection", "connect", "open_database", "reconnecting"]
+
 APPLICATION_NAME = "hullscreen"
-# The server's codes (MongoDB manual, "Error codes"); 8000 is Atlas' for a failed login.
-REFUSED_CODES = {13, 18, 8000}
-DISK_FULL_CODES = {14031}
-# While it makes files, the server tells in words alone.
-DISK_FULL_WORDS = "No space left on device"
 LONGEST_PAUSE_S = 2.0
 
 Document = dict[str, Any]
 
-SERVER_AWAY = (ConnectionFailure, CursorNotFound)
-"""What pymongo raises while a server is gone or restarting: the same operation works later."""
 Result = TypeVar("Result")
 
 
@@ -110,56 +96,6 @@ def open_database(
         yield Connection(database, address, name, embedded=server is not None, server=server)
 
 
-def resolve(
-    project_directory: Path, uri: str | None = None, uri_file: Path | None = None
-) -> str | None:
-    """URI of the server to use, from the first source that names one; None for the embedded server.
-
-    Parameters
-    ----------
-    project_directory
-        What a relative ``uri_file`` is relative to.
-    uri
-        URI as given; empty or None for none.
-    uri_file
-        File that holds the URI on its first line and that nobody but its owner may read.
-
-    Raises
-    ------
-    InputError
-        The file is missing, empty, or readable by others.
-
-    Notes
-    -----
-    After both, the environment variable ``HULLSCREEN_DB_URI`` counts.
-    """
-    if uri:
-        return uri
-    if uri_file is not None:
-        return _read_uri(project_directory / uri_file)
-    return os.environ.get(URI_VARIABLE) or None
-
-
-def _read_uri(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-            line = stream.readline().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise InputError(
-            f"the file with the MongoDB URI, {path}, cannot be read: {reason}"
-        ) from error
-    if mode & 0o077:
-        raise InputError(
-            f"{path} holds a MongoDB URI and its mode is {mode:04o}, so others may read the "
-            f"password: run `chmod 600 {path}`"
-        )
-    if not line:
-        raise InputError(f"{path} should hold a MongoDB URI on its first line, which is empty")
-    return line
-
-
 def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Database[Document]:
     """Database on a server that was reached and accepted the login; close its ``client`` after use.
 
@@ -199,6 +135,13 @@ def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Databas
                 serverSelectionTimeoutMS=milliseconds,
                 connectTimeoutMS=milliseconds,
             )
+    except OSError as error:
+        # Certificates are read at once; an ssl.SSLError is an OSError that has no file.
+        raise InputError(
+            f"a certificate file that {redact(uri)} names cannot be used: "
+            f"{error.strerror or 'it holds no certificate or key'}; check tlsCAFile and "
+            "tlsCertificateKeyFile"
+        ) from None
     except (ConfigurationError, ValueError, TypeError, UserWarning) as error:
         # ConfigurationError includes InvalidURI. Their texts quote parts of the address, perhaps of
         # the password, so neither most texts nor the chain are shown.
@@ -269,55 +212,6 @@ def reconnecting(
 
 def _raise_if_known(error: OperationFailure, uri: str) -> NoReturn:
     """Raise a sentence for a failure that a user can act on, and any other one as it is."""
-    if error.code in REFUSED_CODES | DISK_FULL_CODES or DISK_FULL_WORDS in str(error):
+    if error.code in REFUSED_CODES or is_disk_full(error):
         raise explain(error, uri) from error
     raise error
-
-
-def explain(error: PyMongoError, uri: str) -> DatabaseError:
-    """One sentence for a failure of the server, with its host and without its password."""
-    host = host_of(uri)
-    code = error.code if isinstance(error, OperationFailure) else None
-    if code in REFUSED_CODES:
-        return DatabaseError(
-            f"The MongoDB server at {host} refused the login, or its user may not use this "
-            "database: check user, password and authSource in the URI"
-        )
-    if code in DISK_FULL_CODES or DISK_FULL_WORDS in str(error):
-        return DatabaseError(
-            f"The disk of the MongoDB server at {host} is full: free space, run again"
-        )
-    if isinstance(error, ConnectionFailure | CursorNotFound):
-        return DatabaseError(
-            f"No MongoDB server answers at {host}: check that it runs and can be reached from here"
-        )
-    return DatabaseError(f"The MongoDB server at {host} refused an operation: {redact(str(error))}")
-
-
-def host_of(uri: str) -> str:
-    """Hosts of a URI as a person would write them, with nothing of the login.
-
-    Examples
-    --------
-    >>> host_of("mongodb://ann:secret@db.example.org:27017/?tls=true")
-    'db.example.org:27017'
-    """
-    return unquote(re.split(r"[/?]", redact(uri).partition("://")[2].rpartition("@")[2])[0])
-
-
-def redact(text: str) -> str:
-    """Text with the logins and secret options of all MongoDB URIs in it replaced by ``***``.
-
-    Examples
-    --------
-    >>> redact("mongodb://ann:secret@db.example.org/?tls=true")
-    'mongodb://***@db.example.org/?tls=true'
-    """
-    # Up to the last @ before a blank or quote: malformed URIs have unescaped @ or / in passwords.
-    without_login = re.sub(r"""([A-Za-z][\w+.-]*://)[^\s"'<>]*@""", r"\1***@", text)
-    return re.sub(
-        r"""([?&;](?:[A-Za-z]*password|[A-Za-z]*token|authMechanismProperties)=)[^&;\s"'<>]+""",
-        r"\1***",
-        without_login,
-        flags=re.IGNORECASE,
-    )

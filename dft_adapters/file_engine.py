@@ -34,6 +34,7 @@ from hullscreen.dft_adapters.engine import (
     EngineMissingError,
     fingerprint,
 )
+from hullscreen.dft_adapters.own_folder import own_folder
 from hullscreen.dft_adapters.runner import Completed, run_command
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ def run_calculation(engine: FileEngine, atoms: Atoms, directory: Path, task: Tas
         There is no executable, no pseudopotential, or no room on the disk.
     """
     try:
-        return _computed(engine, atoms, directory, task)
+        with own_folder(directory) as folder:
+            return _computed(engine, atoms, folder, task)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(engine, directory) from error
@@ -197,7 +199,6 @@ def run_calculation(engine: FileEngine, atoms: Atoms, directory: Path, task: Tas
 
 
 def _computed(engine: FileEngine, atoms: Atoms, directory: Path, task: Task) -> DFTResult:
-    directory.mkdir(parents=True, exist_ok=True)
     inputs = engine.write_inputs(atoms, directory, task, Attempt())
     inputs_hash = _hash_inputs(engine, atoms, directory, inputs, task)
     earlier = read_result_file(directory / RESULT_FILE, inputs_hash)

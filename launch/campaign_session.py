@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, open_database
+from hullscreen.database.schema import check_schema
 from hullscreen.launch.launchpad_file import given_uri
 from hullscreen.launch.settings import Settings, load, with_database_uri
 from hullscreen.potentials.errors import CampaignError
@@ -48,7 +49,7 @@ def open_session(directory: Path, database_uri: str | None = None) -> Iterator[S
     SettingsError
         ``hullscreen.toml`` is missing or wrong.
     DatabaseError
-        The server cannot be started or reached.
+        The server cannot be started or reached, or a newer program has written the database.
     """
     settings = with_database_uri(load(directory), database_uri)
     database = settings.database
@@ -58,6 +59,7 @@ def open_session(directory: Path, database_uri: str | None = None) -> Iterator[S
         uri_file=Path(database.uri_file).expanduser() if database.uri_file else None,
         name=database.name,
     ) as connection:
+        check_schema(connection)
         store = CampaignStore(connection, settings.campaign.name)
         yield Session(directory.resolve(), settings, connection, store)
 

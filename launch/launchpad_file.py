@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from hullscreen.database.connection import resolve
+from hullscreen.database.addresses import resolve
 from hullscreen.database.embedded_server import embedded_uri
 from hullscreen.launch.atomic_files import write_atomically
 from hullscreen.workflows.settings_tree import Database

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,13 +15,13 @@ from typing import Self
 
 from fireworks import LaunchPad
 
-from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import SERVER_AWAY
 from hullscreen.launch.campaign_progress import CampaignProgress
 from hullscreen.launch.campaign_session import Session
 from hullscreen.launch.launchpad_file import write_launchpad_file
 from hullscreen.launch.progress import Board
 from hullscreen.launch.server_costs import ServerCosts
+from hullscreen.launch.worker_processes import URI_VARIABLE, end_workers, start_worker
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign, register
@@ -36,24 +34,16 @@ from hullscreen.workflows.flows import (
     prepare_launchpad,
     submit_campaign,
 )
+from hullscreen.workflows.tending import Tender
 from hullscreen.workflows.worker import launchpad_on
 
 POLL_S = 0.3
-# Steps of workers that others have started are looked after so often.
-LOOK_FOR_LOST_S = 5.0
 # A worker that ends this often in a row without any step being done has met a fault of ours or the
 # machine's.
 MAX_RESTARTS = 20
 # How long nothing may be ready or running before the campaign counts as stuck: steps follow at
 # once.
 PATIENCE_S = 5.0
-FIREWORKS_CONFIG = "FW_config.yaml"
-FIREWORKS_SETTINGS = """\
-# Read by workers: a workflow lock that a killed process left behind is taken over after 15 s.
-WFLOCK_EXPIRATION_SECS: 15
-WFLOCK_EXPIRATION_KILL: true
-PRINT_FW_JSON: false
-"""
 
 
 def prepare(session: Session) -> tuple[Campaign, LaunchPad]:
@@ -66,7 +56,12 @@ def prepare(session: Session) -> tuple[Campaign, LaunchPad]:
     DFTError
         The engine cannot compute these elements.
     """
-    campaign = Campaign(session.settings, session.store, session.directory / "calculations")
+    campaign = Campaign(
+        session.settings,
+        session.store,
+        session.directory / "calculations",
+        heartbeat_s=session.settings.launch.heartbeat_s,
+    )
     register(campaign)
     launchpad = launchpad_on(session.connection.uri, session.connection.name)
     prepare_launchpad(launchpad)
@@ -146,17 +141,14 @@ def _watch(
     """Show progress and mend what breaks, until the campaign is finished or cannot go on."""
     costs = ServerCosts(session)
     idle_since: float | None = None
-    next_look = time.monotonic() + LOOK_FOR_LOST_S
+    tender = Tender(launchpad, campaign)
     while not _is_done(session, launchpad):
         progress.show()
         costs.charge()
         try:
             if workers.restart_ended():
                 recovery.release_lost(launchpad, campaign)
-            elif time.monotonic() > next_look:
-                next_look = time.monotonic() + LOOK_FOR_LOST_S
-                if _has_lost(launchpad, session.store):
-                    recovery.release_lost(launchpad, campaign)
+            tender.look()
             recovery.retry_failed(launchpad, campaign, all_steps=False)
             idle = recovery.is_idle(launchpad, session.store)
         except SERVER_AWAY:
@@ -194,15 +186,6 @@ def _lacking(launchpad: LaunchPad, campaign: Campaign) -> list[recovery.Failure]
 def _sentence(failure: recovery.Failure) -> str:
     """The reason without the name of the exception."""
     return failure.reason.partition(": ")[2] or failure.reason
-
-
-def _has_lost(launchpad: LaunchPad, store: CampaignStore) -> bool:
-    """Whether a worker of this host that this process did not start has left a step behind."""
-    query = {"spec.campaign": store.name, "state": "RUNNING"}
-    running = launchpad.fireworks.find(query, {"launches": 1})
-    last = [firework["launches"][-1] for firework in running if firework["launches"]]
-    launches = launchpad.launches.find({"launch_id": {"$in": last}}, {"fworker.name": 1})
-    return any(recovery.is_gone(launch["fworker"]["name"]) for launch in launches)
 
 
 def _stuck(launchpad: LaunchPad, campaign: Campaign) -> CampaignError:
@@ -253,7 +236,7 @@ class _Workers:
     """
 
     session: Session
-    launchpad: LaunchPad
+    launchpad: LaunchPad = field(repr=False)
     roles: Sequence[Sequence[str]]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -261,21 +244,12 @@ class _Workers:
     last_progress: tuple[int, int] = (-1, 0)
 
     def __enter__(self) -> Self:
-        logs = self.session.directory / "logs"
-        logs.mkdir(exist_ok=True)
-        (logs / FIREWORKS_CONFIG).write_text(FIREWORKS_SETTINGS, encoding="utf-8")
+        (self.session.directory / "logs").mkdir(exist_ok=True)
         self.processes = [self._start(number) for number in range(len(self.roles))]
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for process in self.processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end_workers(self.processes)
 
     def restart_ended(self) -> bool:
         """Start workers anew that ended before the campaign did; says whether any had."""
@@ -301,29 +275,10 @@ class _Workers:
         return self.session.directory / "logs" / f"worker-{number}.log"
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
-        logs = self.session.directory / "logs"
-        environment = {
-            **os.environ,
-            # One process per core: threads inside would only get in each other's way.
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "NUMBA_NUM_THREADS": "1",
-            RUN_VARIABLE: self.run_id,
-            "FW_CONFIG_FILE": str(logs / FIREWORKS_CONFIG),
-        }
-        # An address may hold a password, so it does not go onto a command line.
+        environment = {RUN_VARIABLE: self.run_id}
         if self.session.settings.database.uri:
-            environment["HULLSCREEN_WORKER_DB_URI"] = self.session.settings.database.uri
+            environment[URI_VARIABLE] = self.session.settings.database.uri
+        role = self.roles[number]
+        options = ("--category", *role) if role else ()
         with self._log(number).open("ab") as log:
-            return subprocess.Popen(
-                [
-                    sys.executable, "-m", "hullscreen.launch", "worker",
-                    str(self.session.directory), "--parent", str(os.getpid()),
-                    *(("--category", *role) if (role := self.roles[number]) else ()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-            )  # fmt: skip
+            return start_worker(self.session.directory, *options, environment=environment, log=log)

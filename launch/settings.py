@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from hullscreen.database.addresses import has_secret
 from hullscreen.launch.settings_template import documented_fields, toml_value
 from hullscreen.potentials.errors import SettingsError
 from hullscreen.workflows.settings_tree import MAX_ATOMS, Settings
@@ -29,7 +30,7 @@ def load(directory: Path) -> Settings:
     ------
     SettingsError
         There is no ``hullscreen.toml``, it is no TOML (the line is named), or a key or value is
-        wrong (the nearest known key or the expected value is named).
+        wrong (the nearest known key or the expected value is named), or it holds a password.
     """
     path = directory / FILE_NAME
     try:
@@ -48,7 +49,14 @@ def load(directory: Path) -> Settings:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is no valid TOML: {error}; correct that line") from error
-    return from_tables(tables, source=str(path), text=text)
+    settings = from_tables(tables, source=str(path), text=text)
+    if has_secret(settings.database.uri):
+        number = _line(text, ("database", "uri"))
+        raise SettingsError(
+            f"{path}, line {number}: [database] uri holds a password, and settings are copied and "
+            "shown to others; put the URI into a file of mode 0600 and name that as uri_file"
+        )
+    return settings
 
 
 def from_tables(tables: Mapping[str, Any], *, source: str = FILE_NAME, text: str = "") -> Settings:

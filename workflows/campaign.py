@@ -20,6 +20,7 @@ from hullscreen.database.documents import (
     PotentialDocument,
     Prototype,
 )
+from hullscreen.database.schema import ensure_schema
 from hullscreen.dft_adapters.engine import Engine, description, fingerprint, load_engine
 from hullscreen.potentials.active_set import NOT_SET, ActiveSet
 from hullscreen.potentials.errors import CampaignError
@@ -30,15 +31,25 @@ from hullscreen.workflows.prototypes import PrototypeBatch, PrototypePool
 from hullscreen.workflows.settings_tree import Settings
 
 FINAL_STAGE = 3
+HEARTBEAT_S = 10.0
 # A random order spreads every wave over all compositions and lattices; the seed keeps it the same.
 ORDER_STREAM = 1
 
 
 @dataclass
 class Accounted:
-    """Processor time of this process that parts of campaigns have been charged with."""
+    """Processor time of this process that campaigns have been charged with.
+
+    Attributes
+    ----------
+    seconds
+        For parts of steps.
+    between
+        For finding, beginning and ending them.
+    """
 
     seconds: float = 0.0
+    between: float = 0.0
 
 
 accounted = Accounted()
@@ -56,11 +67,14 @@ class Campaign:
         Its documents.
     directory
         Where DFT calculations write.
+    heartbeat_s
+        How often whoever holds a step gives a sign of life.
     """
 
     settings: Settings
     store: CampaignStore
     directory: Path
+    heartbeat_s: float = HEARTBEAT_S
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -156,6 +170,7 @@ def register(campaign: Campaign) -> None:
         engine=description(campaign.engine, campaign.elements),
         directory=str(campaign.directory),
     )
+    ensure_schema(store.connection)
     store.ensure_indexes()
     store.create(document)
     stored = store.campaign()
@@ -169,11 +184,18 @@ def register(campaign: Campaign) -> None:
             "both do not belong on one hull; restore them in hullscreen.toml, or choose another "
             "[campaign] name"
         )
-    store.set_campaign(settings=document.settings, directory=document.directory)
+    store.set_campaign(
+        settings=document.settings,
+        directory=document.directory,
+        heartbeat_s=campaign.heartbeat_s,
+    )
 
 
 def open_campaign(store: CampaignStore) -> Campaign:
     """The campaign that the database holds.
+
+    Where its directory cannot be seen, as on a node without the file system of the others, DFT
+    writes below the working directory.
 
     Raises
     ------
@@ -181,7 +203,13 @@ def open_campaign(store: CampaignStore) -> Campaign:
         There is none of this name.
     """
     document = store.campaign()
-    return Campaign(Settings(**document["settings"]), store, Path(document["directory"]))
+    directory = Path(document["directory"])
+    return Campaign(
+        Settings(**document["settings"]),
+        store,
+        directory if directory.parent.is_dir() else Path.cwd() / directory.name,
+        document.get("heartbeat_s", HEARTBEAT_S),
+    )
 
 
 def add_prototypes(campaign: Campaign) -> dict[str, int]:

@@ -150,6 +150,8 @@ class DFTJobs:
         stored = self.store.dft_result(key)
         if stored is not None and stored.state == "done":
             return stored
+        # Whoever took the step over may be about to compute it, too.
+        self.store.require_claim()
         folder = self.directory / key[:2] / key
         try:
             self._refuse_deadly(key, atoms, folder)
@@ -226,6 +228,7 @@ class _Memory:
         self.asked_s = time.process_time()
         stored = self.jobs.store.dft_result(self.jobs.key(atoms, SINGLE_POINT))
         if stored is None or stored.state != "done":
+            self.jobs.store.require_claim()
             return None
         return stored_energy(stored), forces_for(atoms, stored), stored_array(stored.stress)
 

@@ -1,4 +1,4 @@
-"""``hullscreen db``: the campaign's MongoDB server, which otherwise comes and goes by itself."""
+"""``hullscreen db``: the server of a campaign, and what its database needs: users, copies, care."""
 
 import dataclasses
 import json
@@ -6,16 +6,24 @@ from pathlib import Path
 
 import click
 
+from hullscreen.launch.commands.db_copies import dump, restore
+from hullscreen.launch.commands.db_upkeep import migrate, remove_campaign
+from hullscreen.launch.commands.db_users import users
 from hullscreen.launch.options import directory_argument, json_option
 
 
 @click.group()
 def command() -> None:
-    """Start, stop or show the campaign's own MongoDB server.
+    """Start, stop or show the campaign's own MongoDB server; users, copies and care of a database.
 
-    Commands that need it start it, and it stops when nobody uses it any more; `start` keeps it
-    until `stop`, for lpad, rlaunch, or your own queries.
+    Commands that need the campaign's own server start it, and it stops when nobody uses it any
+    more; `start` keeps it until `stop`, for lpad, rlaunch, or your own queries. The other commands
+    also serve a database on a server of yours.
     """
+
+
+for subcommand in (users, dump, restore, migrate, remove_campaign):
+    command.add_command(subcommand)
 
 
 @command.command()
@@ -62,7 +70,7 @@ def status(directory: Path, as_json: bool) -> None:
 
 def _tell_other_server(directory: Path, *, as_json: bool) -> bool:
     """Name the server that the campaign was given, if any; nothing is to be started then."""
-    from hullscreen.database.connection import host_of, redact
+    from hullscreen.database.addresses import host_of, redact
     from hullscreen.launch.launchpad_file import given_uri
     from hullscreen.launch.settings import load
 

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from fireworks import FWorker
 
 from hullscreen.launch import local_run
 from hullscreen.launch.campaign_session import open_session
@@ -190,20 +189,6 @@ def test_workers_that_are_started_by_hand_bring_a_campaign_to_its_end(session):
     taken = categories_of_launches(session)
     assert {worker for worker, step in taken if step == "dft"} == {("dft",)}
     assert {step for worker, step in taken if worker == ("dft",)} == {"dft"}
-
-
-def test_a_step_that_another_worker_has_left_behind_is_noticed(session):
-    campaign, launchpad = prepare(session)
-    submit_campaign(launchpad, campaign)
-    assert not local_run._has_lost(launchpad, session.store)
-    launchpad.checkout_fw(FWorker(name=recovery.worker_name()), "/")
-    assert not local_run._has_lost(launchpad, session.store)
-    # As if that process had ended, and another had its number now.
-    launchpad.launches.update_many({}, {"$set": {"fworker.name": f"{recovery.worker_name()}0"}})
-    assert local_run._has_lost(launchpad, session.store)
-    assert recovery.release_lost(launchpad, campaign) == 1
-    assert not local_run._has_lost(launchpad, session.store)
-    launchpad.connection.close()
 
 
 @pytest.mark.slow

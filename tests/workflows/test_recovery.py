@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 from fireworks import FWorker
@@ -13,7 +11,7 @@ from fireworks.core.rocket_launcher import launch_rocket
 
 from hullscreen.dft_adapters.engine import EngineMissingError
 from hullscreen.potentials.errors import CampaignError, DatabaseError, DFTError
-from hullscreen.workflows import decisions, recovery, steps
+from hullscreen.workflows import decisions, holding, recovery, steps
 from hullscreen.workflows.flows import submit_round
 
 HERE = socket.gethostname()
@@ -50,7 +48,7 @@ def round_begun(tiny_history, make_campaign, mongo, launchpad, put_back):
 
 def run_rockets(launchpad, round_number, name=None, most=1000):
     """Run what is ready of a round, as a worker does, until nothing is."""
-    worker = FWorker(name=name or recovery.worker_name(), query={"spec.round": round_number})
+    worker = FWorker(name=name or holding.worker_name(), query={"spec.round": round_number})
     for _ in range(most):
         if not launch_rocket(launchpad, worker, strm_lvl="CRITICAL"):
             return
@@ -97,28 +95,6 @@ def test_killed_at_any_write_of_a_rocket_a_round_still_ends(
     assert lives > 30
 
 
-def test_a_live_process_is_not_gone():
-    assert not recovery.is_gone(recovery.worker_name())
-
-
-def test_a_process_that_ended_is_gone():
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        name = f"hullscreen|{HERE}|{process.pid}|{recovery.process_start(process.pid)}"
-        assert not recovery.is_gone(name)
-        process.kill()
-        process.wait()
-        assert recovery.is_gone(name)
-
-
-def test_a_process_number_that_was_given_again_is_gone():
-    assert recovery.is_gone(GONE)
-
-
-@pytest.mark.parametrize("name", ["hullscreen|elsewhere|1|1", "rocket-launcher-7", "a|b|c|d"])
-def test_of_other_workers_nothing_is_known(name):
-    assert not recovery.is_gone(name)
-
-
 @pytest.mark.parametrize(
     ("worker", "state", "released"),
     [
@@ -133,7 +109,7 @@ def test_fireworks_of_lost_workers_are_ready_again(
     worker, state, released, round_begun, mongo, launchpad
 ):
     campaign, number = round_begun("validate", fits=False)
-    fworker = FWorker(name=worker or recovery.worker_name(), query={"spec.round": number})
+    fworker = FWorker(name=worker or holding.worker_name(), query={"spec.round": number})
     firework, _ = launchpad.checkout_fw(fworker, "/", state=state)
     assert recovery.release_lost(launchpad, campaign) == released
     after = "READY" if released else state

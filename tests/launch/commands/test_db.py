@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hullscreen.database.connection import URI_VARIABLE
+from hullscreen.database.addresses import URI_VARIABLE
 from hullscreen.database.embedded_server import acquire, stop
 from hullscreen.database.server_files import process_start
 from hullscreen.launch.command_line import main

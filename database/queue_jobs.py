@@ -1,0 +1,84 @@
+"""Jobs that were put into a cluster's queue for a campaign: what `hullscreen launch` remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hullscreen.database.collections import Collections
+from hullscreen.database.documents import now
+
+JOBS = "queue_jobs"
+CLAIMS = "claims"
+
+
+@dataclass(frozen=True)
+class QueueJob:
+    """A job in the queue.
+
+    Attributes
+    ----------
+    job_id
+        As the queue named it when it was submitted.
+    category
+        Kind of steps that it takes.
+    folder
+        Where it was submitted: its script and what it printed.
+    submitted_at
+        When.
+    """
+
+    job_id: str
+    category: str
+    folder: str
+    submitted_at: datetime
+
+
+class QueueJobs(Collections):
+    """The jobs of one campaign.
+
+    Job names are those of one cluster. A campaign may be worked on from several: each is told from
+    the others by ``directory``, the campaign directory that its jobs were submitted from.
+    """
+
+    def add(self, directory: str, job_id: str, category: str, folder: str) -> None:
+        """Remember a job that was just submitted."""
+        submitted_at = now()
+        document = {
+            # A name of its own: job numbers begin anew when a queue is set up again.
+            "_id": f"{self.name}|{folder}|{job_id}",
+            "campaign": self.name,
+            "directory": directory,
+            "job_id": job_id,
+            "category": category,
+            "folder": folder,
+            "submitted_at": submitted_at,
+            "ended_at": None,
+        }
+        self._insert(JOBS, document)
+
+    def in_queue(self, directory: str) -> list[QueueJob]:
+        """Jobs that nobody has found to have ended, the oldest first."""
+        query = {"campaign": self.name, "directory": directory, "ended_at": None}
+        fields = ["job_id", "category", "folder", "submitted_at"]
+        found = self._find(JOBS, query, fields, sort=["submitted_at", "job_id"])
+        return [
+            QueueJob(one["job_id"], one["category"], one["folder"], one["submitted_at"])
+            for one in found
+        ]
+
+    def end(self, jobs: Iterable[QueueJob]) -> None:
+        """Note that the queue does not know these jobs any more."""
+        names = [f"{self.name}|{job.folder}|{job.job_id}" for job in jobs]
+        if names:
+            query: dict[str, Any] = {"_id": {"$in": names}, "ended_at": None}
+            self._update(JOBS, query, {"$set": {"ended_at": now()}})
+
+    def of_others(self, directory: str) -> set[str]:
+        """Jobs that hold steps of the campaign and were not submitted from this directory."""
+        query = {"campaign": self.name, "holder": {"$ne": ""}, "job_id": {"$nin": [None, ""]}}
+        claimed = {claim["job_id"] for claim in self._find(CLAIMS, query, ["job_id"])}
+        ours = {"campaign": self.name, "directory": directory, "job_id": {"$in": sorted(claimed)}}
+        return claimed - {job["job_id"] for job in self._find(JOBS, ours, ["job_id"])}

@@ -1,0 +1,121 @@
+"""`hullscreen launch`: a campaign's work through a cluster's queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hullscreen.launch.options import database_option, directory_argument
+
+if TYPE_CHECKING:
+    from hullscreen.launch.settings import Settings
+
+# Those of the settings, said here so that the help is quick.
+QUEUES = ("slurm", "pbs", "sge")
+
+EPILOG = """
+\b
+Examples:
+  hullscreen launch cu-pd --queue slurm --dry-run     # look at the job scripts first
+  hullscreen launch cu-pd --queue slurm
+\b
+What [launch] of hullscreen.toml says of the jobs, for instance:
+  [launch]
+  partition = "batch"
+  account = "alloys"
+  setup = ["module load quantum-espresso"]
+  [launch.relax]
+  cores = 16
+  walltime = "12:00:00"
+  [launch.dft]
+  cores = 32
+  jobs = 20
+"""
+
+
+@click.command(epilog=EPILOG)
+@directory_argument
+@click.option(
+    "--queue",
+    type=click.Choice(QUEUES),
+    default=None,
+    help="Kind of queue.  [default: from hullscreen.toml]",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show the files and job scripts; nothing is written, started or submitted.",
+)
+@database_option
+def command(*, directory: Path, queue: str | None, dry_run: bool, database_uri: str | None) -> None:
+    """Work on the campaign in DIRECTORY through a queue: Slurm, PBS or SGE.
+
+    Submits the campaign as `hullscreen submit` does, and keeps jobs in the queue for its three
+    kinds of steps: relax (with the potential), train (fits and decisions) and dft; as many as there
+    is work for, and no more than [launch] allows. Each kind has a folder in DIRECTORY/queue with
+    FireWorks' my_launchpad.yaml, my_fworker.yaml and my_qadapter.yaml, which `qlaunch` understands
+    too. Workers stop before their walltime ends, and what a lost job held is done by others.
+
+    The command ends when the hull is there. Stopped before, it leaves its jobs in the queue, and
+    goes on when called again. It may run on a login node; the MongoDB server must be one that all
+    nodes reach, given under [database].
+    """
+    import signal
+
+    from hullscreen.launch.settings import load, with_database_uri
+
+    # A batch system's or a person's `kill` ends this like Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings = with_database_uri(load(directory), database_uri)
+    name = queue or settings.launch.queue
+    if not name:
+        raise click.BadParameter(
+            'say which: --queue slurm, pbs or sge, or queue = "slurm" under [launch]',
+            param_hint="--queue",
+        )
+    if dry_run:
+        _show_files(directory, settings, name)
+        return
+    from hullscreen.launch.campaign_session import open_session
+    from hullscreen.launch.progress import progress_board
+    from hullscreen.launch.queue_commands import QUEUES as COMMANDS
+    from hullscreen.launch.queue_commands import require_programs
+    from hullscreen.launch.queue_launch import launch
+
+    # Before a server is started.
+    require_programs(COMMANDS[name])
+    with open_session(directory, database_uri) as session, progress_board() as board:
+        finished = launch(session, board, name)
+    if finished:
+        click.echo(f"The hull is there: hullscreen hull {directory}", err=True)
+    else:
+        click.echo("The campaign was cancelled, and so were its jobs.", err=True)
+
+
+def _show_files(directory: Path, settings: Settings, queue: str) -> None:
+    """Print what would be written, with its place, and without the password of the database."""
+    import tempfile
+
+    from hullscreen.database.addresses import redact
+    from hullscreen.database.embedded_server import embedded_uri
+    from hullscreen.launch.launchpad_file import given_uri
+    from hullscreen.launch.queue_files import FOLDER, TEMPLATE_FILE, adapter_of, write_queue_files
+
+    place = directory.resolve() / FOLDER
+    uri = given_uri(settings.database, directory) or embedded_uri(directory)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name).resolve()
+        folders = write_queue_files(scratch, settings, uri, queue, "new-with-each-launch")
+        for folder in folders.values():
+            texts = {
+                path.name: path.read_text(encoding="utf-8")
+                for path in sorted(folder.iterdir())
+                if path.name != TEMPLATE_FILE
+            }
+            own = folder / "launcher_TIME"
+            texts[f"{own.name}/FW_submit.script"] = adapter_of(folder).get_script_str(str(own))
+            for path, text in texts.items():
+                shown = redact(text).replace(str(scratch), str(place)).strip()
+                click.echo(f"==> {place / folder.name / path} <==\n{shown}\n")

@@ -1,0 +1,231 @@
+"""Talking to a cluster's queue: submitting, asking what it knows, cancelling.
+
+The scripts are those of FireWorks' adapters. The commands are called here, because FireWorks keeps
+to itself what a queue says when it refuses a job.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fireworks.fw_config import FW_BLOCK_FORMAT, SUBMIT_SCRIPT_NAME
+
+from hullscreen.database.addresses import URI_VARIABLE
+from hullscreen.launch.queue_files import adapter_of
+from hullscreen.launch.worker_processes import URI_VARIABLE as WORKER_URI_VARIABLE
+from hullscreen.potentials.errors import CampaignError
+
+# A busy controller takes its time; nothing legitimate takes this long.
+TIMEOUT_S = 120.0
+# Jobs that are cancelled at once: a command line has an end.
+CANCELLED_AT_ONCE = 500
+# What queues say while they are away, not about the job.
+PASSING = re.compile(
+    r"(?i)unable to contact|timed out|timeout|connection refused|cannot connect|could not connect|"
+    r"temporarily unavailable|try again|communication|unable to send|no response|not responding"
+)
+# What queues put before their words.
+PREAMBLE = re.compile(r"^(sbatch|squeue|scancel|qsub|qstat|qdel): *(error: *)?")
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A kind of queue: its programs, and how to read what they print.
+
+    Attributes
+    ----------
+    title
+        What people call it.
+    submit, ask, cancel
+        Commands; a script's name or the names of jobs are added to the first and the last.
+    submitted
+        Finds the job's name in what ``submit`` prints.
+    listed
+        Finds the numbers of jobs that wait or run in what ``ask`` prints, line by line.
+    """
+
+    title: str
+    submit: tuple[str, ...]
+    ask: tuple[str, ...]
+    cancel: tuple[str, ...]
+    submitted: re.Pattern[str]
+    listed: re.Pattern[str]
+
+
+QUEUES = {
+    "slurm": Queue(
+        "Slurm",
+        ("sbatch",),
+        ("squeue", "--noheader", "--format=%A", "--user={user}"),
+        ("scancel",),
+        re.compile(r"Submitted batch job\s+(\d+)"),
+        re.compile(r"^\s*(\d+)\s*$", re.MULTILINE),
+    ),
+    "pbs": Queue(
+        "PBS",
+        ("qsub",),
+        ("qstat",),
+        ("qdel",),
+        re.compile(r"^(\d\S*)\s*$", re.MULTILINE),
+        # The last column but one is the state: C and F have ended.
+        re.compile(r"^(\d+)\S*\s.*\s[^CF\s]\s+\S+\s*$", re.MULTILINE),
+    ),
+    "sge": Queue(
+        "SGE",
+        ("qsub",),
+        ("qstat", "-u", "{user}"),
+        ("qdel",),
+        re.compile(r"[Yy]our job(?:-array)? (\d+)"),
+        re.compile(r"^\s*(\d+)\s", re.MULTILINE),
+    ),
+}
+
+
+class QueueError(CampaignError):
+    """A queue refused something, or did not answer.
+
+    Attributes
+    ----------
+    passing
+        Whether it may answer if it is asked again.
+    """
+
+    def __init__(self, sentence: str, *, passing: bool) -> None:
+        super().__init__(sentence)
+        self.passing = passing
+
+
+def require_programs(queue: Queue) -> None:
+    """Refuse a queue whose programs are not there.
+
+    Raises
+    ------
+    QueueError
+        They are not.
+    """
+    for program, *_ in (queue.submit, queue.ask, queue.cancel):
+        if shutil.which(program) is None:
+            raise QueueError(
+                f"the program {program} of {queue.title} is not on PATH: load its module, log in "
+                "to a node that submits jobs, choose another --queue, or use `hullscreen run`",
+                passing=False,
+            )
+
+
+def submit(queue: Queue, folder: Path) -> tuple[str, Path]:
+    """Submit one job of a folder of launch files.
+
+    Returns
+    -------
+    The queue's name for the job, and the new folder that has its script and what it prints.
+
+    Raises
+    ------
+    QueueError
+        The queue refuses the job, or does not answer.
+    """
+    own = folder / f"launcher_{datetime.now(UTC).strftime(FW_BLOCK_FORMAT)}"
+    own.mkdir()
+    (own / SUBMIT_SCRIPT_NAME).write_text(adapter_of(folder).get_script_str(str(own)))
+    try:
+        said = _call(queue, [*queue.submit, SUBMIT_SCRIPT_NAME], cwd=own)
+    except QueueError as error:
+        shutil.rmtree(own)
+        raise QueueError(
+            f"{queue.title} did not take the job of {folder}: {error}", passing=error.passing
+        ) from error
+    found = queue.submitted.search(said)
+    if found is None:
+        raise QueueError(
+            f"{queue.title} took the job of {own}, but gave no job number: {_one_line(said)}",
+            passing=False,
+        )
+    return found[1], own
+
+
+def known_jobs(queue: Queue) -> set[str]:
+    """Numbers of this user's jobs that wait or run.
+
+    Raises
+    ------
+    QueueError
+        The queue does not answer.
+    """
+    user = getpass.getuser()
+    said = _call(queue, [word.format(user=user) for word in queue.ask])
+    return set(queue.listed.findall(said))
+
+
+def cancel(queue: Queue, jobs: Sequence[str]) -> None:
+    """Cancel jobs; those that have ended meanwhile do not matter.
+
+    Raises
+    ------
+    QueueError
+        The queue does not answer.
+    """
+    for start in range(0, len(jobs), CANCELLED_AT_ONCE):
+        try:
+            _call(queue, [*queue.cancel, *jobs[start : start + CANCELLED_AT_ONCE]])
+        except QueueError as error:
+            if error.passing:
+                raise
+
+
+def is_known(job_id: str, numbers: Collection[str]) -> bool:
+    """Whether a job is among ``numbers``; PBS adds a server's name to them.
+
+    Examples
+    --------
+    >>> is_known("42.pbs.example.org", {"41", "42"})
+    True
+    """
+    return re.split(r"[^\d]", job_id, maxsplit=1)[0] in numbers
+
+
+def _call(queue: Queue, command: Sequence[str], cwd: Path | None = None) -> str:
+    """What a program of the queue prints."""
+    # Slurm copies the environment into the job: an address with a password stays here.
+    hidden = (URI_VARIABLE, WORKER_URI_VARIABLE)
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise QueueError(
+            f"{command[0]} of {queue.title} has not answered for {TIMEOUT_S:.0f} s", passing=True
+        ) from error
+    except FileNotFoundError as error:
+        raise QueueError(
+            f"the program {command[0]} of {queue.title} is not on PATH any more", passing=False
+        ) from error
+    if done.returncode:
+        words = _one_line(done.stderr or done.stdout)
+        raise QueueError(
+            words or f"{command[0]} ended with status {done.returncode} and no word",
+            passing=PASSING.search(words) is not None,
+        )
+    return done.stdout
+
+
+def _one_line(text: str) -> str:
+    """A program's words as a part of a sentence."""
+    lines = [PREAMBLE.sub("", line.strip()).rstrip(".") for line in text.splitlines()]
+    return "; ".join(dict.fromkeys(line for line in lines if line))[:400]

@@ -1,0 +1,152 @@
+"""What queues print, as their manuals and sites show it, and what is made of it."""
+
+import pytest
+
+from hullscreen.launch.queue_commands import (
+    PASSING,
+    QUEUES,
+    QueueError,
+    _one_line,
+    is_known,
+    known_jobs,
+    require_programs,
+    submit,
+)
+from hullscreen.launch.queue_files import write_queue_files
+from hullscreen.launch.settings import from_tables
+
+# Torque: finished jobs stay in the list for a while, in state C.
+TORQUE = """\
+Job ID                    Name             User            Time Use S Queue
+------------------------- ---------------- --------------- -------- - -----
+4711.head                  relax-cu-pd      ann             00:10:12 R batch
+4712.head                  dft-cu-pd        ann                    0 Q batch
+4713.head                  dft-cu-pd        ann             00:00:07 C batch
+4714.head                  dft-cu-pd        bob             00:00:07 E batch
+"""
+# PBS Pro cuts long names of servers, and lists finished jobs with -x only.
+PBS_PRO = """\
+Job id            Name             User              Time Use S Queue
+----------------  ---------------- ----------------  -------- - -----
+12345.pbs-server* relax-cu-pd      ann               00:00:00 H workq
+12346.pbs-server* dft-cu-pd        ann               00:00:01 F workq
+"""
+SGE = """\
+job-ID     prior   name       user         state submit/start at     queue       slots ja-task-ID
+-------------------------------------------------------------------------------------------------
+     44275 0.55500 relax-cu-p ann          r     11/21/2026 04:00:00 all.q@node1     8
+     44276 0.00000 dft-cu-pd  ann          qw    11/21/2026 04:00:02                32
+"""
+
+
+@pytest.mark.parametrize(
+    ("queue", "text", "numbers"),
+    [
+        ("slurm", "17\n18\n", ["17", "18"]),
+        ("slurm", "", []),
+        ("pbs", TORQUE, ["4711", "4712", "4714"]),
+        ("pbs", PBS_PRO, ["12345"]),
+        ("sge", SGE, ["44275", "44276"]),
+    ],
+)
+def test_jobs_that_wait_or_run_are_found(queue, text, numbers):
+    assert QUEUES[queue].listed.findall(text) == numbers
+
+
+@pytest.mark.parametrize(
+    ("queue", "text", "name"),
+    [
+        ("slurm", "Submitted batch job 42 on cluster big\n", "42"),
+        ("pbs", "4711.head.example.org\n", "4711.head.example.org"),
+        ("pbs", "Welcome to the cluster\n4711.head\n", "4711.head"),
+        ("sge", 'Your job 44275 ("relax-cu-pd") has been submitted\n', "44275"),
+    ],
+)
+def test_the_name_of_a_new_job_is_found(queue, text, name):
+    assert QUEUES[queue].submitted.search(text)[1] == name
+
+
+def test_a_job_is_known_by_its_number():
+    assert is_known("4711.head.example.org", {"4711"})
+    assert is_known("17", {"17"})
+    assert not is_known("47", {"4711"})
+
+
+@pytest.mark.parametrize(
+    ("words", "passing"),
+    [
+        ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", True),
+        ("Batch job submission failed: Socket timed out on send/recv operation", True),
+        ("pbs_iff: cannot connect to head:15001 - fatal error, errno=111", True),
+        ("Batch job submission failed: Invalid partition name specified", False),
+        ("Batch job submission failed: Invalid account or account/partition combination", False),
+        ("qsub: Unknown queue", False),
+    ],
+)
+def test_queues_that_are_away_are_told_from_wrong_jobs(words, passing):
+    assert (PASSING.search(words) is not None) == passing
+
+
+def test_a_program_is_quoted_in_one_line():
+    text = "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job failed.\n\n"
+    assert _one_line(text) == "invalid partition specified: x; Batch job failed"
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Function that puts programs of a queue on PATH, and nothing else but a shell's own."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    for name in [word for queue in QUEUES.values() for word in (queue.submit[0], queue.ask[0])]:
+        (folder / name).write_text("#!/bin/sh\nexit 99\n")
+
+    def put(**texts):
+        for name, text in texts.items():
+            (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+            (folder / name).chmod(0o755)
+
+    return put
+
+
+@pytest.fixture
+def folder(tmp_path):
+    settings = from_tables({"campaign": {"elements": ["Cu", "Pd"]}})
+    return write_queue_files(tmp_path / "q", settings, "mongodb://host", "pbs", "run-1")["relax"]
+
+
+def test_a_missing_program_is_named(programs):
+    programs(qsub="exit 0", qstat="exit 0")
+    with pytest.raises(QueueError, match="the program qdel of PBS is not on PATH") as caught:
+        require_programs(QUEUES["pbs"])
+    assert caught.value.exit_code == 6
+
+
+def test_a_job_is_submitted_from_a_folder_of_its_own(programs, folder):
+    programs(qsub='echo "$1" > called; echo 4711.head')
+    name, own = submit(QUEUES["pbs"], folder)
+    assert name == "4711.head"
+    assert own.parent == folder
+    assert (own / "called").read_text() == "FW_submit.script\n"
+    assert f'cd "{own}"' in (own / "FW_submit.script").read_text()
+
+
+def test_a_refused_job_leaves_nothing_and_says_why(programs, folder):
+    programs(qsub="echo 'qsub: Unknown queue.' >&2; exit 170")
+    with pytest.raises(QueueError, match=r"PBS did not take the job of .*relax: Unknown queue$"):
+        submit(QUEUES["pbs"], folder)
+    assert not list(folder.glob("launcher_*"))
+
+
+def test_the_address_of_the_database_does_not_go_along(programs, folder, monkeypatch):
+    monkeypatch.setenv("HULLSCREEN_DB_URI", "mongodb://ann:s3cret@host")
+    programs(qsub="env > seen; echo 4711.head")
+    _, own = submit(QUEUES["pbs"], folder)
+    assert "s3cret" not in (own / "seen").read_text()
+
+
+def test_a_queue_that_is_away_is_not_an_empty_one(programs):
+    programs(qstat="echo 'qstat: cannot connect to server head' >&2; exit 111")
+    with pytest.raises(QueueError, match="cannot connect to server head") as caught:
+        known_jobs(QUEUES["pbs"])
+    assert caught.value.passing

@@ -1,0 +1,113 @@
+"""Names of workers, signs of life while a step lasts, and writes of those that have lost it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.claims import Claims
+from hullscreen.database.documents import PotentialDocument
+from hullscreen.potentials.errors import ClaimLostError
+from hullscreen.workflows import holding
+
+HERE = socket.gethostname()
+# A process that has never been: this one's number with another start.
+GONE = f"hullscreen|{HERE}|{os.getpid()}|1"
+LIMIT_S = 30.0
+
+
+def test_a_live_process_is_not_gone():
+    assert not holding.is_gone(holding.worker_name())
+
+
+def test_a_process_that_ended_is_gone():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        name = f"hullscreen|{HERE}|{process.pid}|{holding.process_start(process.pid)}"
+        assert not holding.is_gone(name)
+        process.kill()
+        process.wait()
+        assert holding.is_gone(name)
+
+
+def test_a_process_number_that_was_given_again_is_gone():
+    assert holding.is_gone(GONE)
+
+
+@pytest.mark.parametrize("name", ["hullscreen|elsewhere|1|1", "rocket-launcher-7", "a|b|c|d"])
+def test_of_other_workers_nothing_is_known(name):
+    assert not holding.is_gone(name)
+
+
+def wait_until(condition):
+    """Wait for something that happens at once unless the machine is very busy."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def beats(claims, fw_id):
+    return claims.of([fw_id])[fw_id].beats
+
+
+@pytest.fixture
+def claims(mongo):
+    return Claims(mongo, "tiny")
+
+
+def test_signs_of_life_last_as_long_as_the_step(claims):
+    with holding.holding(claims, 7, "dft", 0.01) as held:
+        assert claims.of([7])[7].holder == holding.worker_name()
+        wait_until(lambda: beats(claims, 7) > 2)
+    held.require()
+    # The last one may just be on its way.
+    time.sleep(0.1)
+    last = beats(claims, 7)
+    time.sleep(0.1)
+    assert beats(claims, 7) == last
+
+
+def test_the_job_of_the_queue_is_named(claims, monkeypatch):
+    for name in holding.JOB_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert holding.queue_job() == ""
+    monkeypatch.setenv("PBS_JOBID", "12.head")
+    with holding.holding(claims, 7, "dft", 10.0):
+        assert claims.of([7])[7].job_id == "12.head"
+
+
+def test_a_step_that_was_taken_away_is_not_gone_on_with(claims):
+    with holding.holding(claims, 7, "dft", 10.0) as held:
+        held.require()
+        claims.revoke(7, held.token)
+        with pytest.raises(ClaimLostError, match="Firework 7 was taken away"):
+            held.require()
+
+
+def test_no_document_of_the_campaign_is_written_without_the_claim(make_campaign, mongo):
+    campaign = make_campaign()
+    claims = Claims(mongo, "tiny")
+    potential = PotentialDocument(
+        campaign="tiny", number=0, stage=1, level=4, text="", active_rows=b"", n_training=1,
+        loss=0.0, condition=1.0, lowest_energy_per_atom=-1.0,
+    )  # fmt: skip
+    with holding.holding(claims, 7, "train", 10.0) as slow:
+        store = CampaignStore(mongo, "tiny", slow.require)
+        store.save_potential(potential)
+        with holding.holding(claims, 7, "train", 10.0):
+            for write in (
+                lambda: store.save_potential(potential),
+                lambda: store.advance([1], 2),
+                lambda: store.drop([(1, {"stage": 1})]),
+                lambda: store.save_final(1, {"state": "done"}),
+                lambda: store.set_submitted(0),
+            ):
+                with pytest.raises(ClaimLostError):
+                    write()
+    assert campaign.store.potential(0) is not None
+    assert np.isclose(campaign.store.potential(0).lowest_energy_per_atom, -1.0)

@@ -1,0 +1,164 @@
+"""Who is looked after by whom: steps that stand still, jobs that ended, workflows half written."""
+
+import dataclasses
+import time
+
+import pytest
+from fireworks import FWAction, FWorker
+
+from hullscreen.database.claims import Claims
+from hullscreen.workflows import flows, holding, recovery
+from hullscreen.workflows.flows import submit_campaign, submit_round
+from hullscreen.workflows.tending import LOOKS, LOOKS_AT_QUEUE, Tender
+
+ELSEWHERE = "hullscreen|elsewhere|1|1"
+LIMIT_S = 30.0
+
+
+@pytest.fixture
+def campaign(make_campaign, launchpad):
+    """The tiny campaign, submitted, with looks as often as one wants."""
+    campaign = dataclasses.replace(make_campaign(), heartbeat_s=0.0)
+    submit_campaign(launchpad, campaign)
+    return campaign
+
+
+@pytest.fixture
+def claims(mongo):
+    return Claims(mongo, "tiny")
+
+
+def check_out(launchpad, worker=ELSEWHERE):
+    firework, launch_id = launchpad.checkout_fw(FWorker(name=worker), "/")
+    return firework.fw_id, launch_id
+
+
+def take(claims, fw_id, job_id="", holder=ELSEWHERE):
+    return claims.take(fw_id, category="train", holder=holder, host="elsewhere", job_id=job_id)
+
+
+def state(launchpad, fw_id):
+    return launchpad.fireworks.find_one({"fw_id": fw_id})["state"]
+
+
+def test_a_step_that_beats_is_left_alone(campaign, launchpad, claims):
+    fw_id, _ = check_out(launchpad)
+    token = take(claims, fw_id)
+    tender = Tender(launchpad, campaign)
+    for _ in range(3 * LOOKS):
+        assert tender.look() == 0
+        assert claims.beat(fw_id, token)
+    assert state(launchpad, fw_id) == "RUNNING"
+
+
+@pytest.mark.parametrize("began", [True, False], ids=["in-its-step", "before-its-step"])
+def test_a_step_that_stands_still_is_given_to_others_once(campaign, launchpad, claims, began):
+    fw_id, launch_id = check_out(launchpad)
+    token = take(claims, fw_id) if began else 0
+    tenders = [Tender(launchpad, campaign), Tender(launchpad, campaign)]
+    looks = [[tender.look() for tender in tenders] for _ in range(2 * LOOKS)]
+    assert [sum(found) for found in looks] == [0] * LOOKS + [1] + [0] * (LOOKS - 1)
+    assert state(launchpad, fw_id) == "READY"
+    assert campaign.store.campaign()["n_reclaimed"] == 1
+    assert not claims.is_held(fw_id, token)
+    # The end of the one that was slow counts for nothing.
+    launchpad.complete_launch(launch_id, FWAction(), "COMPLETED")
+    assert state(launchpad, fw_id) == "READY"
+
+
+def test_looks_are_no_more_often_than_heartbeats(campaign, launchpad, claims):
+    fw_id, _ = check_out(launchpad)
+    take(claims, fw_id)
+    tender = Tender(launchpad, dataclasses.replace(campaign, heartbeat_s=60.0))
+    assert [tender.look() for _ in range(3 * LOOKS)] == [0] * 3 * LOOKS
+
+
+def test_a_machine_that_slept_takes_nothing_away(campaign, launchpad, claims, monkeypatch):
+    fw_id, _ = check_out(launchpad)
+    take(claims, fw_id)
+    tender = Tender(launchpad, campaign)
+    assert tender.look() == 0
+    awake = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: awake() + 86400.0)
+    assert tender.look() == 0
+
+
+def test_a_job_that_the_queue_no_longer_knows_is_replaced(campaign, launchpad, claims):
+    fw_id, _ = check_out(launchpad)
+    token = take(claims, fw_id, job_id="42")
+    tender = Tender(launchpad, campaign)
+    for queue_jobs in (["42"], None, ["42", "43"]):
+        assert tender.look(queue_jobs) == 0
+        claims.beat(fw_id, token)
+    found = []
+    for _ in range(LOOKS_AT_QUEUE):
+        found.append(tender.look(["43"]))
+        claims.beat(fw_id, token)
+    assert found == [0] * (LOOKS_AT_QUEUE - 1) + [1]
+    assert state(launchpad, fw_id) == "READY"
+
+
+def test_a_process_of_this_host_that_has_ended_is_replaced_at_once(campaign, launchpad, claims):
+    fw_id, _ = check_out(launchpad)
+    tender = Tender(launchpad, campaign)
+    take(claims, fw_id, holder=holding.worker_name())
+    assert tender.look() == 0
+    take(claims, fw_id, holder=f"{holding.worker_name()}0")
+    assert tender.look() == 1
+
+
+def test_a_step_that_has_ended_meanwhile_is_not_done_again(campaign, launchpad):
+    fw_id, launch_id = check_out(launchpad)
+    launchpad.complete_launch(launch_id, FWAction(), "COMPLETED")
+    recovery.give_back(launchpad, fw_id)
+    assert state(launchpad, fw_id) == "COMPLETED"
+
+
+def test_what_somebody_else_looks_after_in_this_process_is_looked_after_once(
+    campaign, launchpad, claims
+):
+    fw_id, _ = check_out(launchpad)
+    take(claims, fw_id)
+    often = dataclasses.replace(campaign, heartbeat_s=0.01)
+    with Tender(launchpad, often).in_background(), Tender(launchpad, often).in_background():
+        deadline = time.monotonic() + LIMIT_S
+        while state(launchpad, fw_id) != "READY":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert campaign.store.campaign()["n_reclaimed"] == 1
+
+
+def test_a_round_that_nobody_submitted_is_submitted(
+    tiny_history, campaign, launchpad, mongo, put_back
+):
+    counters = list(launchpad.fw_id_assigner.find({}))
+    put_back(mongo, {**tiny_history[0].after, "fw_id_assigner": counters})
+    tender = Tender(launchpad, campaign)
+    for _ in range(LOOKS - 1):
+        tender.look()
+        assert not campaign.store.last_round().submitted
+    tender.look()
+    assert campaign.store.last_round().submitted
+
+
+def test_two_that_submit_a_round_make_one_workflow(
+    tiny_history, campaign, launchpad, mongo, put_back, monkeypatch
+):
+    counters = list(launchpad.fw_id_assigner.find({}))
+    put_back(mongo, {**tiny_history[0].after, "fw_id_assigner": counters})
+    add_wf = launchpad.add_wf
+
+    def as_another_does_just_now(workflow):
+        monkeypatch.setattr(launchpad, "add_wf", add_wf)
+        submit_round(launchpad, campaign, 0)
+        # As if this one had looked before the other was done.
+        return add_wf(workflow)
+
+    workflow = flows.round_workflow(campaign, campaign.store.round(0))
+    monkeypatch.setattr(launchpad, "add_wf", as_another_does_just_now)
+    submit_round(launchpad, campaign, 0)
+    assert mongo.database.workflows.count_documents({"metadata.round": 0}) == 1
+    nodes = mongo.database.workflows.find_one({"metadata.round": 0})["nodes"]
+    fireworks = [f["fw_id"] for f in mongo.database.fireworks.find({"spec.round": 0})]
+    assert sorted(fireworks) == sorted(nodes)
+    assert len(nodes) == len(workflow.fws)
