@@ -132,13 +132,17 @@ def dft_since(
     return DFTWork(rows[0]["n"], rows[0]["evaluations"]) if rows else DFTWork(0, 0)
 
 
-def selected_keys_of(connection: Connection, campaign: str, number: int) -> list[str]:
-    """Keys of the DFT single points of a round."""
-    query = {"campaign": campaign, "round": number}
+def selected_keys(connection: Connection, campaign: str) -> dict[int, list[str]]:
+    """Keys of the DFT single points that a campaign has asked for, by round."""
+    fields = {"_id": 0, "round": 1, "key": 1}
     found = reconnecting(
-        connection, lambda: list(connection.database.selected.find(query, {"_id": 0, "key": 1}))
+        connection,
+        lambda: list(connection.database.selected.find({"campaign": campaign}, fields)),
     )
-    return [document["key"] for document in found]
+    keys: dict[int, list[str]] = {}
+    for document in found:
+        keys.setdefault(document["round"], []).append(document["key"])
+    return keys
 
 
 def count_results(connection: Connection, keys: Sequence[str], state: str | None = None) -> int:

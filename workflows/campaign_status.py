@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from hullscreen.database import activity
@@ -109,7 +110,8 @@ def campaign_status(store: CampaignStore, connection: Connection) -> dict[str, A
     last = store.last_round()
     states = fireworks_by_state(connection, store.name)
     working = activity_of(connection, campaign)
-    progress = _progress(store, connection, campaign["pool"], last)
+    asked = activity.selected_keys(connection, store.name)
+    progress = _progress(store, campaign["pool"], last, asked)
     window = min(RATE_WINDOW, working.now - campaign["created_at"])
     steps = _steps(connection, campaign, states, working, window)
     stopped = campaign.get("paused") or campaign.get("cancelled")
@@ -144,7 +146,7 @@ def campaign_status(store: CampaignStore, connection: Connection) -> dict[str, A
         "queue": _queue(connection, store.name, working),
         "n_reclaimed": int(campaign.get("n_reclaimed", 0)),
         "n_quarantined": activity.count_results(
-            connection, [*store.selected_keys(), *store.final_keys()], "quarantined"
+            connection, [*chain.from_iterable(asked.values()), *store.final_keys()], "quarantined"
         ),
         "doubts": campaign.get("doubts", {}),
         "n_failed": sum(counts.get("FIZZLED", 0) for counts in states.values()),
@@ -246,15 +248,18 @@ def _queue(connection: Connection, campaign: str, working: Activity) -> dict[str
 
 
 def _progress(
-    store: CampaignStore, connection: Connection, pool: dict[str, int], last: RoundDocument | None
+    store: CampaignStore,
+    pool: dict[str, int],
+    last: RoundDocument | None,
+    asked: Mapping[int, Sequence[str]],
 ) -> Progress:
     if last is None:
         return {"prototypes": {"done": store.count(), "total": pool.get("total")}}
     progress: Progress = {}
-    keys = activity.selected_keys_of(connection, store.name, last.number)
+    keys = asked.get(last.number, ())
     if keys:
         progress["dft_single_points"] = {
-            "done": activity.count_results(connection, keys),
+            "done": activity.count_results(store.connection, keys),
             "total": len(keys),
         }
     if last.purpose in ("seed", "learn", "refine"):

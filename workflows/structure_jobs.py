@@ -60,8 +60,9 @@ def jobs_of_structure(store: CampaignStore, index: int) -> list[Job]:
         for round_ in store.rounds()
         if index in round_.final_indices
     ]
-    jobs = [job for place in places for job in _jobs_at(store, *place)]
-    return sorted(jobs, key=lambda job: job.fw_id)
+    # A job may compute several snapshots of one structure.
+    jobs = {job.fw_id: job for place in places for job in _jobs_at(store, *place)}
+    return [jobs[fw_id] for fw_id in sorted(jobs)]
 
 
 def _jobs_at(store: CampaignStore, number: int, task: str, place: int) -> Sequence[Job]:

@@ -13,6 +13,8 @@ import click
 from hullscreen.launch.options import database_option, json_option
 
 KEY_SHOWN = 12
+# FireWorks' states in the words of `hullscreen status`; others are shown as they are.
+STATES = {"COMPLETED": "done", "FIZZLED": "failed"}
 EPILOG = """
 \b
 Examples:
@@ -102,8 +104,8 @@ def _show(log: dict[str, Any], *, verbose: bool) -> None:
 def _structure(log: dict[str, Any]) -> Iterator[str]:
     stage = {1: "screen 1", 2: "screen 2", 3: "final"}[log["stage"]]
     yield (
-        f"Structure {log['structure_index']}: {log['formula_pretty']}, {log['nsites']} atoms, "
-        f"{log['prototype']}; it has reached {stage}"
+        f"Structure {log['structure_index']}: {log['formula_pretty']}, {log['nsites']} "
+        f"atom{'s' * (log['nsites'] > 1)}, {log['prototype']}; it has reached {stage}"
     )
     if relaxed := log["relaxed"]:
         energy = relaxed["energy_per_atom"]
@@ -116,7 +118,7 @@ def _structure(log: dict[str, Any]) -> Iterator[str]:
     if dropped := log["dropped"]:
         yield f"  dropped: {str(dropped.get('reason', '')).replace('_', ' ')}"
     if n := log["n_stored_evaluations"]:
-        yield f"  {n} energies on the way of its DFT relaxation are stored"
+        yield f"  energies on the way of its DFT relaxation that are stored: {n}"
 
 
 def _title(calculation: dict[str, Any]) -> str:
@@ -141,12 +143,15 @@ def _calculation(calculation: dict[str, Any]) -> Iterator[str]:
             yield f"reason: {calculation['reason']}"
         for correction in calculation["corrections"]:
             yield f"mended: {correction}"
-    here = "" if calculation["is_here"] else " (not there, or not on this machine)"
-    yield f"folder: {calculation['folder']}{here}"
+    if calculation["is_here"]:
+        yield f"folder: {calculation['folder']}"
+    else:
+        yield "no files of it are on this machine"
 
 
 def _job_title(job: dict[str, Any]) -> str:
-    return f"Step {job['fw_id']} of round {job['round']}, {job['name']}: {job['state']}"
+    state = STATES.get(job["state"], job["state"].lower())
+    return f"Step {job['fw_id']} ({job['name']}): {state}"
 
 
 def _job(job: dict[str, Any]) -> Iterator[str]:

@@ -30,7 +30,7 @@ FEW, MANY = 100, 10_000
 WORKFLOW = 48
 REPEATED = 15
 # A hundred times as many jobs may not cost more than this factor; a busy machine needs the room.
-MOST_STATUS, MOST_CLAIM = 30.0, 4.0
+MOST_STATUS, MOST_CLAIM = 50.0, 4.0
 SETTINGS = """
 [campaign]
 name = "c{n}"

@@ -185,7 +185,7 @@ def test_logs_of_a_structure(directory, failed_job, mongo, call):
     for said in (
         "  reason: no scf\n", "  mended: no_scf: slower mixing\n", f"  folder: {folder}\n",
         "(19 bytes), its end:\n    two\n    \\x1b[31mthree\n", "--verbose shows the traceback",
-        f"Step {fw_id} of round ",
+        f"Step {fw_id} (", "): failed\n",
     ):  # fmt: skip
         assert said in out
     assert "\x1b" not in out
