@@ -49,17 +49,24 @@ INDEXES: dict[str, list[tuple[list[str], bool]]] = {
         (BY_HEIGHT, False),
         (BY_FORMULA, False),
     ],
-    "selected": [(["campaign", "round", "number"], True), (["campaign", "key"], False)],
+    "selected": [
+        (["campaign", "round", "number"], True),
+        (["campaign", "key"], False),
+        (["campaign", "structure_index"], False),
+    ],
     "rounds": [(["campaign", "number"], True)],
     "potentials": [(["campaign", "number"], True)],
     "dft_results": [
         (["key"], True),
         (["campaign", "purpose", "state"], False),
         (["engine", "kind", "created_at"], False),
+        (["campaign", "created_at", "kind", "n_evaluations"], False),
+        (["campaign", "structure_index"], False),
     ],
     "reference_relaxations": [(["key"], True)],
     "attempts": [(["key", "run"], True)],
     "claims": [(["campaign", "holder"], False)],
+    "queue_jobs": [(["campaign", "ended_at"], False)],
 }
 
 

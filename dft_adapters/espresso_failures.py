@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hullscreen.dft_adapters.corrections import Correction
+from hullscreen.dft_adapters.corrections import MAX_CORRECTIONS, Correction
 from hullscreen.dft_adapters.file_engine import DISK_FULL, Failure
+from hullscreen.dft_adapters.runner import NOT_LAUNCHED, NOT_STARTED
 
 CRASH_FILE = "CRASH"
 # pw.x: 0 done, 3 done but the geometry not converged. 2 is an unconverged scf as well as
@@ -27,6 +28,21 @@ FAILURES = (
         DISK_FULL,
         "found no room on its disk; make room and run again",
         "recorded",
+        of_the_machine=True,
+    ),
+    Failure(
+        NOT_STARTED + r"|pw[\w.-]*\.x['’\"]?: (No such file or directory|Permission denied)",
+        "missing_executable",
+        "could not start pw.x; look at `command`, and load the modules it was compiled with",
+        "ld.so and the shell; the process that starts pw.x",
+        of_the_machine=True,
+    ),
+    Failure(
+        NOT_LAUNCHED,
+        "launcher",
+        "was not started by srun or mpirun; compare `command` with what the job was given by the "
+        "queue",
+        "messages of Slurm, Open MPI and Intel MPI",
         of_the_machine=True,
     ),
     Failure(
@@ -130,14 +146,15 @@ FAILURES = (
     ),
     Failure(
         r"[Cc]annot allocate|Integer overflow when calculating the amount of memory"
-        r"|Error allocating \d+ bytes|[Oo]ut of memory|oom-kill|not enough space",
+        r"|Error allocating \d+ bytes|[Oo]ut [Oo]f [Mm]emory|oom[-_]kill|not enough space",
         "memory",
         "needed more memory than there is; run fewer jobs on a node, or each on more cores",
         "messages",
         of_the_machine=True,
     ),
     Failure(
-        r"(from|routine)\s+(read_namelists|read_cards|iosys|input|set_occupations|card_\w+)",
+        # What goes on also says "Atomic positions from file used, from input discarded".
+        r"(from|routine)\s+(read_namelists|read_cards|iosys|input|set_occupations|card_\w+)\s*[:(]",
         "wrong_input",
         "was refused its input; look at extra_input in the settings",
         "recorded",
@@ -191,9 +208,7 @@ CORRECTIONS: Mapping[str, Sequence[Correction]] = {
             "geometry",
         ),
     ),
-    "time_limit": tuple(
-        Correction("gone on where its time was up", {}, "scratch") for _ in "12345"
-    ),
+    "time_limit": (Correction("gone on where its time was up", {}, "scratch"),) * MAX_CORRECTIONS,
     "stopped": (Correction("gone on where it was stopped", {}, "scratch"),),
     "timeout": (_AGAIN,),
     "killed": (_AGAIN, _AGAIN),

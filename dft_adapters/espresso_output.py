@@ -136,7 +136,7 @@ def _output(root: ET.Element, directory: Path) -> EspressoOutput:
     # and stress belong to the one of the last step.
     evaluated = output if converged or not steps else steps[-1]
     cell, positions = _geometry(_child(evaluated, "atomic_structure"))
-    energy = float(_numbers(_child(output, "total_energy/etot"))[0]) * Hartree
+    energy = float(_child(output, "total_energy/etot").text or "nan") * Hartree
     if not math.isfinite(energy):
         raise ValueError(f"etot is {energy}")
     return EspressoOutput(

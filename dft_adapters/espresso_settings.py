@@ -28,6 +28,8 @@ OWNED = {
     "electrons": ("scf_must_converge",),
 }
 ROUNDING = 1e-9
+# The density holds squares of the waves.
+LEAST_DUAL = 4.0
 WHERE = "the dft table of engine 'quantum_espresso'"
 
 
@@ -125,9 +127,19 @@ def settings_from_table(table: Mapping[str, Any]) -> EspressoSettings:
     merged["command"] = command_words(WHERE, merged.get("command", ("pw.x",)))
     for key in ("cutoff_ry", "density_cutoff_ry", "smearing_ry"):
         merged[key] = positive(WHERE, key, merged[key])
-    for key in ("kpoint_spacing", "scf_threshold_ry_per_atom", "timeout_s", "spin_from_fraction"):
-        if merged.get(key):
+    if merged["density_cutoff_ry"] < LEAST_DUAL * merged["cutoff_ry"]:
+        raise SettingsError(
+            f"{WHERE}: density_cutoff_ry is {merged['density_cutoff_ry']:g}, the preset's if none "
+            f"is given, and cutoff_ry {merged['cutoff_ry']:g}; expected the density's to be at "
+            "least four times as large"
+        )
+    for key in ("kpoint_spacing", "scf_threshold_ry_per_atom", "timeout_s"):
+        if merged.get(key) is not None:
             merged[key] = positive(WHERE, key, merged[key])
+    if merged.get("spin_from_fraction"):
+        merged["spin_from_fraction"] = positive(
+            WHERE, "spin_from_fraction", merged["spin_from_fraction"]
+        )
     if "max_scf_steps" in merged:
         merged["max_scf_steps"] = int(positive(WHERE, "max_scf_steps", merged["max_scf_steps"]))
     typed(WHERE, "spin", merged.get("spin", True), bool)

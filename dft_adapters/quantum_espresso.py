@@ -45,11 +45,12 @@ from hullscreen.dft_adapters.file_engine import (
     Task,
     run_calculation,
 )
+from hullscreen.dft_adapters.model_hessian import shortest_distance
 from hullscreen.dft_adapters.pseudopotentials import (
     Pseudopotential,
     find_pseudopotentials,
 )
-from hullscreen.dft_adapters.relaxation import VOLUME_RANGE
+from hullscreen.dft_adapters.relaxation import SHORTEST_DISTANCE_ANGSTROM, VOLUME_RANGE
 from hullscreen.dft_adapters.runner import find_executable
 from hullscreen.potentials.structures import FloatArray
 
@@ -309,6 +310,14 @@ class QuantumEspresso:
                 "collapsed" if ratio < 1.0 else "exploded",
                 f"the relaxation by pw.x in {directory} changed the volume {ratio:.2f} times; its "
                 "start geometry is far from any crystal, or a pseudopotential is bad",
+                directory,
+            )
+        closest = shortest_distance(output.cell, output.positions, SHORTEST_DISTANCE_ANGSTROM)
+        if task.kind == "relax" and closest < SHORTEST_DISTANCE_ANGSTROM:
+            raise CalculationError(
+                "collapsed",
+                f"the relaxation by pw.x in {directory} ended with two atoms {closest:.2f} Å "
+                "apart; its start geometry is far from any crystal, or a pseudopotential is bad",
                 directory,
             )
         if STALLED in said and not _within(output, task):

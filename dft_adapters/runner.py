@@ -17,6 +17,13 @@ from hullscreen.dft_adapters.engine import EngineMissingError
 GUARDIAN = Path(__file__).with_name("guardian.py")
 # Serial jobs side by side: a threaded BLAS in each would fight for the cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# What is said when a program, or the launcher of its ranks, could not be started: regular
+# expressions for tables of failures.
+NOT_STARTED = r"error while loading shared libraries|command not found|[Ee]xec format error"
+NOT_LAUNCHED = (
+    r"srun: error: (Unable|Task launch|Invalid|.*[Cc]onfiguration)|not enough slots available|"
+    r"mpirun was unable|PMI2?_Init failed|orte_init failed"
+)
 FIRST_WAIT_S = 0.002
 LONGEST_WAIT_S = 0.1
 

@@ -29,11 +29,18 @@ from hullscreen.dft_adapters.file_engine import Attempt, Failure, Task, run_calc
 from hullscreen.dft_adapters.relaxation import VOLUME_RANGE
 from hullscreen.dft_adapters.runner import find_executable
 from hullscreen.dft_adapters.vasp_failures import CORRECTIONS, FAILURES
-from hullscreen.dft_adapters.vasp_inputs import HARMLESS, INPUTS, Arrangement, write_inputs
+from hullscreen.dft_adapters.vasp_inputs import (
+    HARMLESS,
+    INPUTS,
+    SAME_FOR_ALL,
+    Arrangement,
+    write_inputs,
+)
 from hullscreen.dft_adapters.vasp_output import parse_vasprun, sound_contcar
 from hullscreen.dft_adapters.vasp_potcars import (
     find_potcars,
     input_set_class,
+    input_set_incar,
     known_potcars,
     require_readable,
 )
@@ -120,6 +127,8 @@ class Vasp:
         return {
             "engine": "vasp",
             **kept,
+            "input_set_incar": input_set_incar(settings.input_set),
+            "same_for_all": {tag: value for tag, (value, _) in SAME_FOR_ALL.items()},
             "initial_moments": moments,
             "incar": {k: v for k, v in settings.extra_incar.items() if k not in HARMLESS},
             "potcar_files": known_potcars(settings, elements),

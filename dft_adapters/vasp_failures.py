@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from hullscreen.dft_adapters.corrections import Correction
 from hullscreen.dft_adapters.file_engine import DISK_FULL, Failure
+from hullscreen.dft_adapters.runner import NOT_LAUNCHED, NOT_STARTED
 
 GAVE_UP = "custodian gave up"
 ENDED = "VASP ended with exit status"
@@ -34,8 +35,7 @@ FAILURES = (
         of_the_machine=True,
     ),
     Failure(
-        r"error while loading shared libraries|command not found|[Ee]xec format error|"
-        r"vasp[\w.]*['’\"]?: (No such file or directory|Permission denied)",
+        NOT_STARTED + r"|vasp[\w.]*['’\"]?: (No such file or directory|Permission denied)",
         "missing_executable",
         "could not start VASP; look at `command` under [dft.vasp], and load the modules it was "
         "compiled with",
@@ -43,8 +43,7 @@ FAILURES = (
         of_the_machine=True,
     ),
     Failure(
-        r"srun: error: (Unable|Task launch|Invalid|.*[Cc]onfiguration)|not enough slots available|"
-        r"mpirun was unable|PMI2?_Init failed|orte_init failed",
+        NOT_LAUNCHED,
         "launcher",
         "was not started by srun or mpirun; compare `command` under [dft.vasp] with what the job "
         "was given by the queue",
@@ -71,6 +70,7 @@ FAILURES = (
         "memory",
         "needed more memory than there is; run it on more nodes, or lower KPAR in extra_incar",
         f"Intel Fortran, Slurm; {HANDLER}StdErrHandler out_of_memory halves KPAR",
+        of_the_machine=True,
     ),
     Failure(
         rf"{ENDED} (137|143)",

@@ -17,7 +17,7 @@ from hullscreen.dft_adapters.vasp_potcars import (
     find_potcars,
     input_set_class,
     potcar_symbols,
-    potcar_text,
+    unchanged_text,
 )
 from hullscreen.dft_adapters.vasp_settings import WHERE, VaspSettings
 from hullscreen.potentials.errors import SettingsError
@@ -174,7 +174,8 @@ def _ionic(atoms: Atoms, task: Task, *, static: bool) -> dict[str, Any]:
 
 def _spin(settings: VaspSettings, atoms: Atoms) -> dict[str, Any]:
     """ISPIN, and a starting moment for each atom of POSCAR if it is polarised."""
-    if not settings.spin or not set(atoms.symbols) & set(settings.initial_moments):
+    magnetic = {element for element, moment in settings.initial_moments.items() if moment}
+    if not settings.spin or not set(atoms.symbols) & magnetic:
         return {"ISPIN": 1, "MAGMOM": None}
     order = Arrangement.of(atoms).order
     return {
@@ -217,9 +218,7 @@ def write_inputs(
         texts[POTCAR_SPEC] = "".join(f"{symbols.get(e, e)}\n" for e in elements)
     else:
         potcars = find_potcars(settings, elements)
-        texts["POTCAR"] = "".join(
-            potcar_text(potcars[e].path).rstrip("\n") + "\n" for e in elements
-        )
+        texts["POTCAR"] = "".join(unchanged_text(potcars[e]).rstrip("\n") + "\n" for e in elements)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [f"{INPUTS}/{name}" for name in texts]

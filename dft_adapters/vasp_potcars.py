@@ -43,6 +43,12 @@ def input_set_class(name: str) -> type[VaspInputSet]:
     return found
 
 
+def input_set_incar(name: str) -> dict[str, Any]:
+    """INCAR of an input set of pymatgen, before anything is changed for a calculation."""
+    config: dict[str, Any] = input_set_class(name).CONFIG  # type: ignore[attr-defined]
+    return dict(config["INCAR"])
+
+
 @dataclass(frozen=True)
 class PotcarFile:
     """A POTCAR of the user's.
@@ -74,9 +80,31 @@ def potcar_text(path: Path) -> str:
         return str(stream.read())
 
 
+def unchanged_text(potcar: PotcarFile) -> str:
+    """Content of a POTCAR, which must be the one that results are stored under.
+
+    Raises
+    ------
+    EngineMissingError
+        The file has changed since it was first read.
+    """
+    text = potcar_text(potcar.path)
+    if _hash(text) != potcar.sha256:
+        raise EngineMissingError(
+            "wrong_potcar",
+            f"{potcar.path} has changed while calculations with it were under way; put the earlier "
+            "file back, or begin another campaign",
+        )
+    return text
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @cache
 def read_potcar(path: Path) -> PotcarFile:
-    """Head and hash of a POTCAR."""
+    """Head and hash of a POTCAR, as it was when this process first read it."""
     text = potcar_text(path)
     tags = {}
     for tag in ("VRHFIN", "LEXCH"):
@@ -87,7 +115,7 @@ def read_potcar(path: Path) -> PotcarFile:
         text.partition("\n")[0].strip(),
         tags["VRHFIN"],
         FUNCTIONAL_OF.get(tags["LEXCH"], tags["LEXCH"]),
-        hashlib.sha256(text.encode()).hexdigest(),
+        _hash(text),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -101,13 +102,20 @@ def run_folders(directory: Path, kind: str = "*") -> list[Path]:
 
 def steps_in(folder: Path) -> int:
     """Ionic steps computed in a run's folder, in the attempts that custodian put aside as well."""
-    texts = []
+    texts = [_put_aside(path) for path in folder.glob("error.*.tar.gz")]
     if (folder / "OSZICAR").is_file():
         texts.append((folder / "OSZICAR").read_text(encoding="utf-8", errors="replace"))
-    for path in folder.glob("error.*.tar.gz"):
+    return sum(n_steps_of(text) for text in texts)
+
+
+def _put_aside(path: Path) -> str:
+    """OSZICAR of an attempt that custodian packed; empty if it was killed while it did."""
+    try:
         with tarfile.open(path) as archive:
             for member in archive.getmembers():
                 stream = archive.extractfile(member) if member.name.endswith("OSZICAR") else None
                 if stream is not None:
-                    texts.append(stream.read().decode("utf-8", errors="replace"))
-    return sum(n_steps_of(text) for text in texts)
+                    return stream.read().decode("utf-8", errors="replace")
+    except (tarfile.TarError, EOFError, OSError, zlib.error):
+        return ""
+    return ""

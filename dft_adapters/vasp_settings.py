@@ -82,7 +82,7 @@ class VaspSettings:
         Write the names of POTCARs (``POTCAR.spec``) instead of their content, to prepare inputs
         where there are none.
     spin
-        Spin-polarise structures that hold an element of `initial_moments`.
+        Spin-polarise structures that hold an element with a moment in `initial_moments`.
     initial_moments
         Starting moment by element in Bohr magnetons.
     scf_threshold_ev

@@ -108,8 +108,8 @@ def _work(
     recovery.retry_failed(launchpad, campaign, all_steps=True)
     if session.store.campaign()["finished"] and recovery.is_idle(launchpad, session.store):
         board.note(
-            f"{new_labels(campaign)} labels of jobs that were run again are learnt, and everything "
-            "is screened once more"
+            f"{new_labels(campaign)} labels of jobs that were run again, or changed by hand, are "
+            "learnt, and everything is screened once more"
         )
         reopen(campaign)
     recovery.resubmit(launchpad, campaign)

@@ -21,7 +21,13 @@ from hullscreen.database.documents import (
     Prototype,
 )
 from hullscreen.database.schema import ensure_schema
-from hullscreen.dft_adapters.engine import Engine, description, fingerprint, load_engine
+from hullscreen.dft_adapters.engine import (
+    Engine,
+    EngineMissingError,
+    description,
+    fingerprint,
+    load_engine,
+)
 from hullscreen.potentials.active_set import NOT_SET, ActiveSet
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
@@ -101,6 +107,22 @@ class Campaign:
     def is_same_engine(self, stored: Mapping[str, Any], elements: Sequence[str]) -> bool:
         """Whether another campaign's engine gives the energies that ours gives of its elements."""
         return bool(stored["fingerprint"] == fingerprint(self.engine, elements))
+
+    def require_same_engine(self) -> None:
+        """Refuse an engine whose energies are not those that the campaign began with.
+
+        Raises
+        ------
+        EngineMissingError
+            Another version of it, or other pseudopotentials, are installed where this process runs.
+        """
+        if not self.is_same_engine(self.store.campaign()["engine"], self.elements):
+            raise EngineMissingError(
+                "another_engine",
+                f"{self.engine.name} gives other energies here than those that campaign "
+                f"{self.store.name!r} began with (another version, or other pseudopotentials); let "
+                "this worker find the same ones",
+            )
 
     def level(self, stage: int) -> int:
         """Level of a stage's potential."""

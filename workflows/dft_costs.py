@@ -26,7 +26,8 @@ from hullscreen.potentials.structures import FloatArray, IntArray, Structures, j
 from hullscreen.workflows.packing import SINGLE_POINTS_OF_A_RELAXATION
 from hullscreen.workflows.symmetry import ask_spglib
 
-USUAL_SPACING = 0.04
+# Where the settings leave it to the preset: that of all presets.
+USUAL_SPACING = 0.03
 SYMPREC_ANGSTROM = 1e-5
 # A slope is fitted to as many calculations over as wide a range of workloads; otherwise the cost is
 # taken to be proportional.

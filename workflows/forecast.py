@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, combinations, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hullscreen.dft_adapters.engine import fingerprint
+from hullscreen.dft_adapters.file_engine import RESULT_FILE
 from hullscreen.potentials.basis import generate_basis
 from hullscreen.potentials.structures import FloatArray, Structures
 from hullscreen.workflows.campaign import Campaign
@@ -61,7 +64,7 @@ def workloads(campaign: Campaign) -> Workloads:
 
 def processes_of(settings: DFT) -> int:
     """Processes of one calculation, by what its command says."""
-    words = str(settings.engine_table().get("command", "")).split()
+    words = str(settings.engine_table().get("command", "")).replace("=", " ").split()
     for option, number in pairwise(words):
         if option in PARALLEL_OPTIONS and number.isdecimal():
             return max(int(number), 1)
@@ -235,15 +238,24 @@ def _disk_bytes(campaign: Campaign, total: int, n_calculations: float) -> float:
     """Bytes of the campaign's own server and of the files of its calculations."""
     calculation = 0.0
     if campaign.settings.dft.engine != "ase":
+        # Of those that are done: a calculation under way has scratch files.
         sizes = [
-            sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
-            for folder in campaign.directory.glob("??/*")
-            if folder.is_dir()
+            _bytes_below(found.parent) for found in campaign.directory.glob(f"??/*/{RESULT_FILE}")
         ]
         calculation = float(np.mean(sizes)) if sizes else BYTES_OF_A_CALCULATION
     settings = campaign.settings.database
     own = not (settings.uri or settings.uri_file)
     return own * DATABASE_BYTES + BYTES_OF_A_STRUCTURE * total + n_calculations * calculation
+
+
+def _bytes_below(folder: Path) -> int:
+    """Size of the files in a folder and all below it; what vanishes meanwhile is left out."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += Path(place, name).lstat().st_size
+    return size
 
 
 def _done(campaign: Campaign) -> dict[str, float]:

@@ -19,10 +19,11 @@ from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
 from hullscreen.workflows.campaign import FINAL_STAGE, Campaign
-from hullscreen.workflows.dft_jobs import stored_array, stored_energy
+from hullscreen.workflows.dft_jobs import atoms_of, forces_for, stored_array, stored_energy
 from hullscreen.workflows.hull import BoolArray, convex_hull
 from hullscreen.workflows.labelled import Label, labelled_structures
 from hullscreen.workflows.learning import fingerprints
+from hullscreen.workflows.relaxation_gain import relaxation_gain
 from hullscreen.workflows.rounds import (
     Choice,
     Predictions,
@@ -36,7 +37,7 @@ from hullscreen.workflows.rounds import (
     predictions,
 )
 from hullscreen.workflows.same_basin import group_by_basin, simplest_members
-from hullscreen.workflows.screening import TIE, USUAL_SAMPLE, ErrorEstimate, possible_gain
+from hullscreen.workflows.screening import TIE, USUAL_SAMPLE, ErrorEstimate
 
 # Heights change while σ is refined: structures are given up beyond so many windows only.
 GIVEN_UP_BEYOND = 2.0
@@ -171,7 +172,8 @@ def _choose_final(
     ]
     _require_elements(campaign, labelled)
     indices = np.array([selected.structure_index for selected, _ in labelled])
-    above, gains = _heights_and_gains(labelled, len(campaign.elements))
+    potential, _ = campaign.potential(round_.potential)
+    above, gains = _heights_and_gains(campaign, potential, labelled)
     chosen = above - gains <= TIE
     by_height = indices[chosen][np.argsort(above[chosen], kind="stable")]
     final = tuple(dict.fromkeys(by_height.tolist()))
@@ -214,20 +216,18 @@ def _require_elements(campaign: Campaign, labelled: Sequence[Label]) -> None:
         )
 
 
-def _heights_and_gains(labelled: Sequence[Label], n_elements: int) -> tuple[FloatArray, FloatArray]:
+def _heights_and_gains(
+    campaign: Campaign, potential: MomentTensorPotential, labelled: Sequence[Label]
+) -> tuple[FloatArray, FloatArray]:
     """Height of each single point above the hull of all, what a relaxation may gain; eV/atom."""
+    n_elements = len(campaign.elements)
     counts = np.array([np.bincount(s.species, minlength=n_elements) for s, _ in labelled])
     energies = np.array([stored_energy(result) for _, result in labelled]) / counts.sum(axis=1)
-    gains = np.array(
-        [
-            possible_gain(
-                stored_array(result.forces),
-                stored_array(result.stress),
-                abs(float(np.linalg.det(selected.geometry.cell))),
-            )
-            for selected, result in labelled
-        ]
-    )
+    gains = np.empty(len(labelled))
+    for i, (selected, result) in enumerate(labelled):
+        structure = (selected.geometry.cell, selected.geometry.positions, selected.species)
+        forces = forces_for(atoms_of(*structure, campaign.elements), result)
+        gains[i] = relaxation_gain(potential, structure, forces, stored_array(result.stress))
     above = convex_hull(fractions(counts), energies).energies_above_hull
     return above, gains / counts.sum(axis=1)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.dft_queries import QUARANTINED
 from hullscreen.database.documents import DFTDocument
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray
@@ -206,14 +207,17 @@ def final_hull(store: CampaignStore) -> HullResult:
     last = store.last_round()
     wanted = len(last.final_indices) if last is not None and last.purpose == "final" else 0
     n_pending = max(wanted - len(found), 0)
-    _require_elements(store.name, elements, done, failed, n_pending)
     results = store.dft_results([document["final"]["key"] for document in done])
     missing = [document["index"] for document in done if document["final"]["key"] not in results]
     if missing:
         raise CampaignError(
             f"the DFT results of {len(missing)} structures, the first number {missing[0]}, are no "
-            "longer in the database; restore its collection dft_results"
+            "longer in the database; run again if `hullscreen labels` was to recompute them, "
+            "else restore its collection dft_results"
         )
+    done, aside = _judged(done, results)
+    failed = sorted([*failed, *aside], key=lambda document: int(document["index"]))
+    _require_elements(store.name, elements, done, failed, n_pending)
     entries, hull = _entries(done, results)
     return HullResult(
         campaign=store.name,
@@ -285,6 +289,21 @@ def _entries(
         for place, i in enumerate(order)
     )
     return entries, hull
+
+
+def _judged(
+    done: Sequence[dict[str, Any]], results: dict[str, DFTDocument]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What counts, and what another campaign has quarantined since, with the reason."""
+    counts, aside = [], []
+    for document in done:
+        result = results[document["final"]["key"]]
+        if result.state == QUARANTINED:
+            reason = f"quarantined: {result.reason}"
+            aside.append({**document, "final": {**document["final"], "reason": reason}})
+        else:
+            counts.append(document)
+    return counts, aside
 
 
 def _require_elements(

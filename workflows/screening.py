@@ -82,8 +82,8 @@ def estimate_errors(predicted: FloatArray, computed: FloatArray) -> ErrorEstimat
     errors = computed - predicted
     if errors.size < 2:
         raise CampaignError(
-            f"σ needs at least two validated structures, got {errors.size}; see why DFT failed "
-            "with `lpad get_fws -s FIZZLED -d more` and run again"
+            f"σ needs at least two validated structures, got {errors.size}; `hullscreen labels` "
+            "says why the others failed or are quarantined; mend it and run again"
         )
     sigma = float(np.sqrt(np.mean(errors**2)))
     return ErrorEstimate(

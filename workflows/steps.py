@@ -50,7 +50,10 @@ def label(campaign: Campaign, round_: RoundDocument, first: int, last: int) -> N
     ------
     DFTError
         Some failed; the others are stored.
+    EngineMissingError
+        The engine cannot serve, or is not the one that the campaign began with.
     """
+    campaign.require_same_engine()
     wanted = campaign.store.selected(round=round_.number, number={"$gte": first, "$lt": last})
     # Of an earlier campaign; they are not computed again until somebody asks for it.
     quarantined = campaign.store.quarantined_dft([one.key for one in wanted])
@@ -79,7 +82,10 @@ def relax_with_dft(campaign: Campaign, round_: RoundDocument, first: int, last: 
     ------
     DFTError
         Some failed; the others are stored.
+    EngineMissingError
+        The engine cannot serve, or is not the one that the campaign began with.
     """
+    campaign.require_same_engine()
     jobs = DFTJobs(campaign.engine, campaign.store, round_.purpose, campaign.directory)
     wanted = round_.final_indices[first:last]
     least_distance = COLLAPSE_OF_MIN_DISTANCE * min_distance(campaign)

@@ -41,7 +41,7 @@ Example:
     "--measure/--no-measure",
     default=True,
     help="Compute a few of the campaign's first structures if nothing is known of such "
-    "calculations; the campaign does not compute them again.  [default: --measure]",
+    "calculations and it has not begun; it does not compute them again.  [default: --measure]",
 )
 @click.option(
     "--workers",
@@ -84,7 +84,9 @@ def _forecast(session: Session, *, measure: bool, workers: int | None) -> dict[s
     campaign = Campaign(session.settings, session.store, session.directory / "calculations")
     found = pool_survey.survey(campaign)
     measured = pool_survey.Measured(0, [], None)
-    if measure and cost_model(campaign) is None:
+    # Once it has begun its workers compute the same ones, in the same folders.
+    begun = session.store.find_campaign() is not None
+    if measure and not begun and cost_model(campaign) is None:
         with progress_board() as board:
             measured = pool_survey.measure(
                 campaign,

@@ -28,6 +28,11 @@ def test_the_default_engine_is_emt():
         ({"engine": "quantum_espresso", "cutof_ry": 30}, "did you mean 'cutoff_ry'"),
         ({"engine": "quantum_espresso", "preset": "vaspkit"}, "no preset 'vaspkit'; presets: 'deb"),
         ({"engine": "quantum_espresso", "cutoff_ry": "30"}, "must be a positive number, got '30'"),
+        ({"engine": "quantum_espresso", "kpoint_spacing": 0}, "must be a positive number, got 0"),
+        (
+            {"engine": "quantum_espresso", "cutoff_ry": 80},
+            "density_cutoff_ry is 240, .* cutoff_ry 80",
+        ),
         ({"engine": "quantum_espresso", "cutoff_ry": float("nan")}, "positive number, got nan"),
         ({"engine": "quantum_espresso", "command": []}, "must name an executable"),
         ({"engine": "quantum_espresso", "preset": "pseudo-dojo-pbe"}, "needs 'pseudopotentials'"),

@@ -261,6 +261,16 @@ def test_a_relaxation_that_is_stopped_goes_on_where_it_was(
     assert 0 < ionic_steps(last) < ionic_steps(folder / "output.txt")
 
 
+def test_a_relaxation_whose_atoms_have_moved_goes_on_where_it_was(engine, disturbed, tmp_path):
+    """pw.x then says that positions "from input" are discarded, which is no failure."""
+    stopped = engine(command=disturbed(STOP))
+    result = stopped.relax(two_atoms(), tmp_path / "run", **RELAX)
+    assert result.converged
+    assert result.corrections[0] == "stopped: gone on where it was stopped"
+    said = [path.read_text() for path in (tmp_path / "run").glob("output*.txt")]
+    assert any("from file used, from input discarded" in text for text in said)
+
+
 KILL = """
 if [ $n = 1 ]; then
   $REAL "$@" & pid=$!

@@ -91,6 +91,15 @@ def test_nonsense_is_one_sentence(impostor, tmp_path, script, reason, message):
         ("echo '     from readpp : error #  1' > CRASH; exit 1", "missing_pseudopotential"),
         ("echo 'At line 761 of file xmltools.f90' >&2; exit 2", "unreadable_pseudopotential"),
         ("echo 'cannot allocate memory'; exit 1", "memory"),
+        ("echo 'srun: error: n1: task 0: Out Of Memory' >&2; exit 1", "memory"),
+        (
+            "echo 'pw.x: error while loading shared libraries: x.so: cannot open shared file' >&2",
+            "missing_executable",
+        ),
+        (
+            "echo 'There are not enough slots available in the system' >&2; exit 1",
+            "launcher",
+        ),
         ("echo 'Error in routine divide_et_impera (1):'; exit 1", "parallelisation"),
     ],
 )

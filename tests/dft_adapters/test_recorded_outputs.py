@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from ase.units import GPa
 
+from hullscreen.dft_adapters import quantum_espresso
 from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError, load_engine
 from hullscreen.dft_adapters.espresso_output import last_step, parse_xml
 from hullscreen.dft_adapters.file_engine import Task, raise_if_failed
+from hullscreen.dft_adapters.model_hessian import shortest_distance
 from hullscreen.dft_adapters.runner import Completed, run_command
 from hullscreen.dft_adapters.vasp_output import parse_vasprun
 from hullscreen.potentials.errors import DFTError
@@ -202,6 +204,21 @@ def test_results_that_pw_x_thinks_good(recorded, reader, name, reason):
     assert caught.value.reason == reason
 
 
+def test_a_relaxation_that_ends_with_atoms_on_top_of_each_other(recorded, reader, monkeypatch):
+    folder, _ = recorded("vc_relax_of_two_atoms")
+    forget_pseudopotentials(folder)
+    atoms = ase.io.read(folder / "pw.in", format="espresso-in")
+    distance = shortest_distance(*geometry_of(reader.read_results(folder, atoms, task_of(folder))))
+    monkeypatch.setattr(quantum_espresso, "SHORTEST_DISTANCE_ANGSTROM", distance + 0.01)
+    with pytest.raises(CalculationError, match=f"two atoms {distance:.2f} Å apart") as caught:
+        reader.read_results(folder, atoms, task_of(folder))
+    assert caught.value.reason == "collapsed"
+
+
+def geometry_of(result):
+    return result.cell, result.positions, 5.0
+
+
 def test_files_that_pw_x_found_elsewhere(recorded, reader):
     folder, _ = recorded("vc_relax")
     atoms = ase.io.read(folder / "pw.in", format="espresso-in")
@@ -228,6 +245,19 @@ def test_failures_have_their_reason(recorded, engine, name, reason):
     assert caught.value.reason == reason
     assert isinstance(caught.value, EngineMissingError) == (reason in MACHINE)
     assert "\n" not in str(caught.value)
+
+
+def test_what_pw_x_says_when_it_goes_on_is_no_failure(recorded, engine):
+    folder, completed = recorded("vc_relax_of_two_atoms")
+    path = folder / "output.txt"
+    said = (
+        "     Calculation restarted from scf of iteration #  2\n"
+        "     Atomic positions and unit cell read from directory:\n     ./scratch/pwscf.save/\n"
+        "     Atomic positions from file used, from input discarded\n"
+        "     The initial density is read from file :\n     ./scratch/pwscf.save/charge-density\n"
+    )
+    path.write_text(said + path.read_text())
+    raise_if_failed(engine, folder, completed)
 
 
 @pytest.mark.parametrize("name", CUT_OFF)

@@ -100,8 +100,9 @@ def test_moments_and_spin_can_be_set(tmp_path):
     one = written(tmp_path, atoms, SINGLE, initial_moments={"Fe": 2.2})
     # POSCAR has the elements in alphabetical order.
     assert Incar.from_str(one["INCAR.static"])["MAGMOM"] == [0.0, 2.2]
-    other = written(tmp_path, atoms, SINGLE, spin=False)
-    assert Incar.from_str(other["INCAR.static"])["ISPIN"] == 1
+    for without in ({"spin": False}, {"initial_moments": {"Fe": 0.0}}):
+        other = written(tmp_path, atoms, SINGLE, **without)
+        assert Incar.from_str(other["INCAR.static"])["ISPIN"] == 1
 
 
 def test_further_tags_come_on_top(tmp_path):
@@ -324,6 +325,17 @@ def test_a_potcar_that_is_cut_off_is_refused(library, share):
     read_potcar.cache_clear()
     with pytest.raises(EngineMissingError) as caught:
         with_potcars(library).check(["Cu"])
+    assert caught.value.reason == "wrong_potcar"
+
+
+def test_a_potcar_that_changes_under_way_is_refused(library, tmp_path):
+    """Results are stored under the hash of the file as it was first."""
+    vasp = with_potcars(library)
+    fingerprint(vasp, ["Cu"])
+    path = library / "POT_GGA_PAW_PBE_54" / "POTCAR.Cu"
+    path.write_text(potcar("Cu").replace("2000", "2001"))
+    with pytest.raises(EngineMissingError, match="has changed while") as caught:
+        vasp.write_inputs(bulk("Cu"), tmp_path, SINGLE, Attempt())
     assert caught.value.reason == "wrong_potcar"
 
 

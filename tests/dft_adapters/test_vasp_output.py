@@ -1,6 +1,7 @@
 """What is read from VASP's files: results, their signs, geometries to go on from, failures."""
 
 import re
+import tarfile
 from pathlib import Path
 
 import ase.test
@@ -14,6 +15,7 @@ from hullscreen.dft_adapters.engine import CalculationError
 from hullscreen.dft_adapters.vasp_failures import CORRECTIONS, ENDED, FAILURES, GAVE_UP
 from hullscreen.dft_adapters.vasp_inputs import poscar_of
 from hullscreen.dft_adapters.vasp_output import n_steps_of, parse_vasprun, sound_contcar
+from hullscreen.dft_adapters.vasp_runs import steps_in
 
 RECORDED = Path(ase.test.__file__).parent / "testdata" / "vasp"
 
@@ -134,6 +136,19 @@ def test_no_unsound_contcar_is_gone_on_from(contcar, old, new):
     assert old in text
     contcar.write_text(text.replace(old, new))
     assert sound_contcar(contcar, contcar.with_name("POSCAR")) is None
+
+
+def test_steps_of_attempts_that_custodian_put_aside_count(tmp_path):
+    packed = tmp_path / "error.1.tar.gz"
+    (tmp_path / "OSZICAR").write_text("   1 F= -.1E+01\n   2 F= -.2E+01\n" + "DAV: 1 x\n" * 2000)
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(tmp_path / "OSZICAR", "OSZICAR")
+    assert steps_in(tmp_path) == 4
+    # It was killed while it packed.
+    whole = packed.read_bytes()
+    for length in (0, 5, len(whole) // 2):
+        packed.write_bytes(whole[:length])
+        assert steps_in(tmp_path) == 2
 
 
 # The failures table

@@ -466,3 +466,49 @@ def test_a_campaign_that_cannot_do_without_them_says_what_is_lacking(place, trea
     campaign.run("run")
     assert campaign.json("hull")["finished"]
     assert campaign.json("report")["failures"] == []
+
+
+TERNARY = """
+[campaign]
+name = "{name}"
+elements = ["Al", "Ni", "Ti"]
+[prototypes]
+lattices = ["fcc", "bcc"]
+max_atoms = 3
+aflow = false
+[dft]
+engine = "quantum_espresso"
+[dft.quantum_espresso]
+preset = "debian-lda"
+kpoint_spacing = 0.08
+spin_from_fraction = 0.9
+[database]
+uri = "{uri}"
+name = "{database}"
+"""
+
+
+def test_a_ternary_is_forecast_before_it_begins_and_its_first_labels_are_real(place):
+    aluminides = place(TERNARY, "al-ni-ti", "al-ni-ti")
+    made = aluminides.json("forecast")
+    assert made["pool"]["total"] > 50
+    assert made["measured"]["failures"] == []
+    labels = aluminides.documents("dft_results")
+    assert len(labels) == made["measured"]["calculations"] >= 3
+    assert made["wall_seconds"]["total"]["expected"] > 60
+    for label in labels:
+        assert label["state"] == "done"
+        assert label["energy"] < -50 * len(label["numbers"])
+    # Nothing of the campaign has begun, and what was measured is not paid for again.
+    assert aluminides.documents("campaigns") == []
+    again = aluminides.json("forecast")
+    assert again["measured"]["calculations"] == 0
+    assert {"Al", "Ni", "Ti"} == {
+        element for label in labels for element in label["chemsys"].split("-")
+    }
+    inputs = [path.read_text() for path in aluminides.directory.rglob("pw.in")]
+    assert len(inputs) == len(labels)
+    for text in inputs:
+        assert "calculation      = 'scf'" in text
+        assert "tstress          = .true." in text
+        assert "K_POINTS automatic" in text

@@ -171,7 +171,7 @@ def test_killed_in_the_middle_of_its_drops_the_last_refinement_ends_the_same(
         return np.where(alike, energies, np.inf).argmin(axis=1)
 
     monkeypatch.setattr(refinement, "group_by_basin", by_composition)
-    monkeypatch.setattr(refinement, "possible_gain", lambda *_: 0.0)
+    monkeypatch.setattr(refinement, "relaxation_gain", lambda *_: 0.0)
     monkeypatch.setattr(collections, "BULK_SIZE", 1)
     decided = [
         d for d in tiny_history

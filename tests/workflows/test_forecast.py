@@ -188,6 +188,7 @@ def test_a_campaign_under_way_is_known_in_part(tiny_history, make_campaign, mong
         ("pw.x", 1),
         ("mpirun -np 8 pw.x", 8),
         ("srun -n 32 pw.x -nk 4", 32),
+        ("srun --ntasks=32 pw.x", 32),
         ("mpirun -np x pw.x", 1),
     ],
 )
@@ -205,7 +206,11 @@ def test_a_program_costs_disk(before, tmp_path):
     guessed = foretold(program)["disk_bytes"]
     assert guessed > without + 1e6
     folder = program.directory / "ab" / "abcdef"
-    folder.mkdir(parents=True)
-    (folder / "output").write_bytes(bytes(10_000_000))
+    # VASP has a folder for each run.
+    (folder / "static.1").mkdir(parents=True)
+    (folder / "static.1" / "OUTCAR").write_bytes(bytes(10_000_000))
+    # As long as it runs, it may have scratch files.
+    assert foretold(program)["disk_bytes"] == guessed
+    (folder / "result.json").touch()
     assert foretold(program)["disk_bytes"] > 10 * (guessed - without)
     assert math.isfinite(guessed)

@@ -78,7 +78,7 @@ def wrong(judged):
 def test_of_labels_that_are_right_none_is_named(training, potential):
     judged = judge(potential, training, 2)
     assert wrong(judged) == []
-    # Half of what would be named.
+    # Little more than half of what would be named.
     assert judged.scores.max() < 0.6 * judgement.OUTLYING
     assert np.abs(judged.energies).max() < 0.5 * judgement.LEAST_ENERGY
 

@@ -183,6 +183,18 @@ def test_failed_relaxations_are_named(copied_campaign, mongo):
     ]
 
 
+def test_what_another_campaign_has_quarantined_is_on_no_hull(copied_campaign):
+    compound = next(e for e in final_hull(copied_campaign).stable if all(e.counts))
+    copied_campaign.quarantine(
+        compound.result.key, reason="it went uphill", judged="relaxation", judged_by="other"
+    )
+    result = final_hull(copied_campaign)
+    assert compound.structure_index not in {e.structure_index for e in result.entries}
+    assert [(f["structure_index"], f["reason"]) for f in result.failed] == [
+        (compound.structure_index, "quarantined: it went uphill")
+    ]
+
+
 def test_lost_dft_results_are_named(copied_campaign, mongo):
     mongo.database.dft_results.delete_many({})
     with pytest.raises(CampaignError, match="restore its collection dft_results"):

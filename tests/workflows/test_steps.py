@@ -6,7 +6,7 @@ import pytest
 from hullscreen.database.campaign_store import StructureBatch
 from hullscreen.database.documents import RoundDocument
 from hullscreen.dft_adapters.ase_engine import ASEEngine
-from hullscreen.dft_adapters.engine import CalculationError
+from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError
 from hullscreen.potentials.errors import CampaignError, DFTError
 from hullscreen.potentials.relaxation import Outcome
 from hullscreen.potentials.relaxation import Relaxed as Batch
@@ -127,6 +127,28 @@ def test_spans_of_labels_are_computed_by_their_jobs(begun, computed):
     keys = [one.key for one in asked]
     assert set(campaign.store.dft_results(keys)) == set(keys[3:5])
     assert len(computed.formulas) == 2
+
+
+@pytest.mark.parametrize(
+    ("purpose", "fits", "step"),
+    [("seed", True, steps.label), ("final", False, steps.relax_with_dft)],
+)
+def test_an_engine_that_gives_other_energies_computes_nothing(
+    purpose, fits, step, begun, computed, monkeypatch
+):
+    """As on another machine, with another version or other pseudopotentials."""
+    campaign, round_ = begun(purpose, fits=fits)
+    before = campaign.store.count_dft()
+    content = ASEEngine.content
+    monkeypatch.setattr(
+        ASEEngine, "content", lambda self, elements: {**content(self, elements), "version": "0"}
+    )
+    with pytest.raises(EngineMissingError, match="other energies here than those that campaign"):
+        step(campaign, round_, *EVERYTHING)
+    assert computed.formulas == []
+    assert campaign.store.count_dft() == before
+    assert campaign.store.count(final={"$exists": True}) == 0
+    assert campaign.store.failed_dft() == []
 
 
 def test_labels_that_fail_are_named_and_the_others_are_stored(begun, computed):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 
@@ -74,6 +75,15 @@ def test_nothing_is_computed_unless_it_is_needed_and_wanted(make_directory, fore
     assert again["calculations"]["seed"]["expected"] >= 6
     # Nothing is decided yet: the settings may still be changed.
     assert mongo.database.campaigns.count_documents({}) == 0
+
+
+def test_nothing_is_measured_beside_workers(make_directory, foretell, mongo):
+    """They compute the same structures in the same folders."""
+    directory = make_directory()
+    mongo.database.campaigns.insert_one({"name": "foretold", "created_at": datetime.now(UTC)})
+    made = foretell(directory)
+    assert (made["cost"], made["measured"]["calculations"]) == (None, 0)
+    assert mongo.database.dft_results.count_documents({}) == 0
 
 
 def test_workers_elsewhere(make_directory, foretell, mongo):
