@@ -43,7 +43,8 @@ def remarks(launchpad: LaunchPad, campaign: Campaign, directory: Path, command: 
     if failed:
         sentences.append(
             f"{len(failed)} DFT jobs failed and their structures were left out; "
-            f"`lpad get_fws -s FIZZLED -d more` in {directory} shows them"
+            f"`hullscreen status {directory}` says why, and `hullscreen rerun {directory} "
+            "--failed` tries them again"
         )
     missed = lacking(launchpad, campaign)
     if missed:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -16,8 +14,10 @@ from typing import Self
 from fireworks import LaunchPad
 
 from hullscreen.database.connection import SERVER_AWAY
+from hullscreen.launch import campaign_outcome
 from hullscreen.launch.campaign_progress import CampaignProgress
 from hullscreen.launch.campaign_session import Session
+from hullscreen.launch.directory_lock import only_one
 from hullscreen.launch.launchpad_file import write_launchpad_file
 from hullscreen.launch.progress import Board
 from hullscreen.launch.server_costs import ServerCosts
@@ -25,6 +25,7 @@ from hullscreen.launch.worker_processes import URI_VARIABLE, end_workers, start_
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign, register
+from hullscreen.workflows.campaign_control import begin_work
 from hullscreen.workflows.decisions import new_labels, reopen
 from hullscreen.workflows.dft_jobs import RUN_VARIABLE
 from hullscreen.workflows.flows import (
@@ -84,12 +85,15 @@ def run(session: Session, board: Board, n_workers: int, n_dft_workers: int = 0) 
         A step failed, and it is not DFT's failure on single structures; or another `run` is at
         work.
     """
-    with _only_one(session.directory):
+    with only_one(session.directory, "run"):
+        begin_work(session.store, session.directory)
         campaign, launchpad = prepare(session)
         with closing(launchpad.connection):
             roles: list[tuple[str, ...]] = [(RELAX, TRAIN) if n_dft_workers else ()] * n_workers
             roles += [(DFT,)] * n_dft_workers
-            if not _is_done(session, launchpad) or _lacking(launchpad, campaign):
+            if not campaign_outcome.is_done(session, launchpad) or campaign_outcome.lacking(
+                launchpad, campaign
+            ):
                 _work(session, campaign, launchpad, board, roles)
             if new_labels(campaign) > 0:
                 _work(session, campaign, launchpad, board, roles)
@@ -121,16 +125,6 @@ def _work(
         _watch(session, campaign, launchpad, progress, workers)
 
 
-def _is_done(session: Session, launchpad: LaunchPad) -> bool:
-    """Whether the hull is there, and no step that a user lets run once more is left."""
-    if not session.store.campaign()["finished"]:
-        return False
-    try:
-        return recovery.is_idle(launchpad, session.store)
-    except SERVER_AWAY:
-        return False
-
-
 def _watch(
     session: Session,
     campaign: Campaign,
@@ -142,10 +136,15 @@ def _watch(
     costs = ServerCosts(session)
     idle_since: float | None = None
     tender = Tender(launchpad, campaign)
-    while not _is_done(session, launchpad):
+    while not campaign_outcome.is_done(session, launchpad):
         progress.show()
         costs.charge()
         try:
+            if session.store.campaign().get("cancelled"):
+                raise CampaignError(
+                    f"campaign {session.store.name!r} was cancelled; everything computed is kept, "
+                    "and `hullscreen run` goes on with it"
+                )
             if workers.restart_ended():
                 recovery.release_lost(launchpad, campaign)
             tender.look()
@@ -159,70 +158,12 @@ def _watch(
             recovery.release_lost(launchpad, campaign)
             recovery.resubmit(launchpad, campaign)
             if recovery.is_idle(launchpad, session.store):
-                raise _stuck(launchpad, campaign)
+                raise campaign_outcome.stuck(launchpad, campaign)
         time.sleep(POLL_S)
     progress.show(now=True)
     costs.charge(now=True)
-    failed = recovery.failures(launchpad, campaign)
-    if failed:
-        progress.board.note(
-            f"{len(failed)} DFT jobs failed and their structures were left out; "
-            f"`lpad get_fws -s FIZZLED -d more` in {session.directory} shows them"
-        )
-    lacking = _lacking(launchpad, campaign)
-    if lacking:
-        progress.board.note(
-            f"{len(lacking)} of these jobs say nothing about their structures, and the next "
-            f"`hullscreen run` computes them: {_sentence(lacking[0])}"
-        )
-
-
-def _lacking(launchpad: LaunchPad, campaign: Campaign) -> list[recovery.Failure]:
-    """DFT jobs that failed for want of an engine, a file or room, not because of a structure."""
-    failed = recovery.failures(launchpad, campaign)
-    return [one for one in failed if recovery.ENGINE_MISSING in one.reason]
-
-
-def _sentence(failure: recovery.Failure) -> str:
-    """The reason without the name of the exception."""
-    return failure.reason.partition(": ")[2] or failure.reason
-
-
-def _stuck(launchpad: LaunchPad, campaign: Campaign) -> CampaignError:
-    failed = recovery.failures(launchpad, campaign)
-    stopped = [one for one in failed if one.category != DFT] or failed
-    rounds = {one.round for one in stopped}
-    lacking = [one for one in _lacking(launchpad, campaign) if one.round in rounds]
-    if lacking:
-        return CampaignError(
-            f"{len(lacking)} DFT jobs could not be done, and the campaign cannot do without them: "
-            f"{_sentence(lacking[0])}; mend it and run again"
-        )
-    if stopped:
-        last = stopped[-1]
-        return CampaignError(f"the step {last.name!r} failed: {_sentence(last)}")
-    return CampaignError(
-        "nothing of this campaign can run, and nothing failed; run again, and if that does not "
-        "help, look at `lpad get_wflows`"
-    )
-
-
-@contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock: two supervisors would mend each other's workers."""
-    with (directory / "run.lock").open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.seek(0)
-            raise CampaignError(
-                f"`hullscreen run` is already at work in {directory} (process "
-                f"{stream.read().strip() or 'unknown'}); wait for it or stop it"
-            ) from error
-        stream.truncate(0)
-        stream.write(f"{os.getpid()}\n")
-        stream.flush()
-        yield
+    for sentence in campaign_outcome.remarks(launchpad, campaign, session.directory, "run"):
+        progress.board.note(sentence)
 
 
 @dataclass
@@ -254,7 +195,7 @@ class _Workers:
     def restart_ended(self) -> bool:
         """Start workers anew that ended before the campaign did; says whether any had."""
         ended = [n for n, process in enumerate(self.processes) if process.poll() is not None]
-        if not ended or _is_done(self.session, self.launchpad):
+        if not ended or campaign_outcome.is_done(self.session, self.launchpad):
             return False
         last = self.session.store.last_round()
         progress = (last.number if last else -1, self.session.store.count_dft())
