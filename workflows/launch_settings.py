@@ -141,13 +141,13 @@ class Launch:
     )
     heartbeat_s: float = setting(
         10.0,
-        "Seconds between the signs of life of a worker, and between looks at the queue; a step "
+        "Time in s between the signs of life of a worker, and between looks at the queue; a step "
         "whose worker was silent for three is taken up by others.",
         gt=0,
         le=3600,
     )
     idle_s: float = setting(
-        300.0, "Seconds without work after which a worker in the queue ends its job.", ge=0
+        300.0, "Time in s without work after which a worker in the queue ends its job.", ge=0
     )
     relax: RelaxJobs = Field(default_factory=RelaxJobs)
     train: TrainJobs = Field(default_factory=TrainJobs)

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 from fireworks import FWorker
-from fireworks.utilities.fw_serializers import load_object_from_file
 
 from hullscreen.launch.launchpad_file import FILE_NAME as LAUNCHPAD_FILE
 from hullscreen.launch.queue_files import (
@@ -52,8 +51,7 @@ def test_each_kind_of_steps_has_a_folder_that_fireworks_understands(tmp_path):
         worker = FWorker.from_file(str(folder / FWORKER_FILE))
         assert worker.query["spec.campaign"] == "cu-pd"
         assert worker.query["spec._category"] == category
-        adapter = load_object_from_file(str(folder / QADAPTER_FILE))
-        assert adapter.q_type == "SLURM"
+        assert adapter_of(folder).q_type == "SLURM"
 
 
 def test_only_the_owner_reads_the_address_and_no_other_file_has_it(tmp_path):

@@ -98,7 +98,11 @@ def test_whole_numbers_may_stand_for_fractions():
             {"dft": {"quantum_espresso": {"comand": "pw.x"}}},
             "[dft.quantum_espresso] has no key comand; did you mean command?",
         ),
-        ({"launch": {"xyz": 1}}, "[launch] has no key xyz; known are dft_workers, workers"),
+        (
+            {"launch": {"xyz": 1}},
+            "[launch] has no key xyz; known are account, dft, dft_workers, environment, heartbeat_s, "
+            "idle_s, partition, queue, relax, setup, train, workers",
+        ),
         ({"launch": 1}, "[launch] is 1, expected a table of keys"),
         (
             {"campaign": {}},

@@ -1,4 +1,4 @@
-"""`hullscreen launch` where there is no queue: what it shows, what it refuses, and in which words."""
+"""`hullscreen launch` without a real queue: what it shows, what it refuses, in which words."""
 
 import os
 import signal
