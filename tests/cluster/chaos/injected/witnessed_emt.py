@@ -1,5 +1,6 @@
 """EMT that tells the event log of every evaluation that it begins."""
 
+import os
 import time
 
 import event_log
@@ -8,8 +9,8 @@ from ase.calculators.emt import EMT
 
 from hullscreen.dft_adapters.structure_key import structure_key
 
-# Long enough that most faults meet workers in the middle of a step.
-TAKES_S = 0.3
+# By default long enough that most faults meet workers in the middle of a step.
+TAKES_S = float(os.environ.get("WITNESSED_EMT_TAKES_S", "0.3"))
 
 
 class WitnessedEMT(EMT):
