@@ -21,7 +21,7 @@ from hullscreen.launch.queue_launch import GRACE_S
 CALCULATORS = Path(__file__).parents[1] / "launch" / "calculators"
 PASSWORD = "pw-Zq83hK"  # noqa: S105  of a server that ends with the tests
 # Kernels may have to be compiled, on a machine that has other things to do.
-PATIENCE_S = 600
+PATIENCE_S = 120
 SETTINGS = """
 [campaign]
 name = "queued"
@@ -97,7 +97,6 @@ class Gate:
 
     def __init__(self, path):
         self.path = path
-        self.close()
 
     def close(self):
         self.path.touch()
@@ -154,6 +153,16 @@ def wait_for(condition, patience_s=PATIENCE_S):
         assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.05)
     return value
+
+
+def launch_to_gate(launched, directory, gate):
+    """Start a launch whose DFT jobs, two of them, wait in the middle of a step."""
+    process = launched(directory)
+    # A new campaign tries its engine first.
+    wait_for(lambda: "submitted" in process.said.read_text())
+    gate.close()
+    wait_for(lambda: len(gate.waiting()) >= 2)
+    return process
 
 
 def finish(process):
@@ -279,8 +288,8 @@ def test_jobs_that_are_cancelled_or_killed_are_back_at_work_by_themselves(
     campaign, slurm, launched, gate, mongo, hull_of_run
 ):
     directory = campaign()
-    process = launched(directory)
-    held = wait_for(lambda: len(gate.waiting()) >= 2 and gate.waiting())
+    process = launch_to_gate(launched, directory, gate)
+    held = gate.waiting()
     # Cancelled: the worker hands its step back.
     cancelled = job_of(held[0])
     slurm("scancel", cancelled)
@@ -316,8 +325,8 @@ def test_jobs_that_are_cancelled_or_killed_are_back_at_work_by_themselves(
 def test_a_worker_hands_its_step_back_before_its_time_is_over(campaign, slurm, launched, gate):
     # Slurm counts in minutes, and the worker in seconds.
     directory = campaign(walltime="00:00:15")
-    process = launched(directory)
-    held = wait_for(lambda: len(gate.waiting()) >= 2 and gate.waiting())
+    process = launch_to_gate(launched, directory, gate)
+    held = gate.waiting()
     jobs = {job_of(pid) for pid in held}
     held = wait_for(lambda: len(gate.waiting()) >= 4 and gate.waiting())
     assert not jobs & {job_of(pid) for pid in held[2:]}
@@ -332,8 +341,8 @@ def test_a_worker_hands_its_step_back_before_its_time_is_over(campaign, slurm, l
 @pytest.mark.slow
 def test_a_job_that_the_queue_ends_for_its_time_is_back_at_work(campaign, slurm, launched, gate):
     directory = campaign()
-    launched(directory)
-    held = wait_for(lambda: len(gate.waiting()) >= 2 and gate.waiting())
+    launch_to_gate(launched, directory, gate)
+    held = gate.waiting()
     job = job_of(held[0])
     # Less than the worker was told; Slurm looks every half minute.
     slurm("scontrol", "update", f"JobId={job}", "TimeLimit=1")
@@ -346,12 +355,11 @@ def test_a_job_that_the_queue_ends_for_its_time_is_back_at_work(campaign, slurm,
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_stopped_it_leaves_its_jobs_in_the_queue(campaign, slurm, launched, gate, number):
     directory = campaign()
-    process = launched(directory)
-    wait_for(lambda: len(gate.waiting()) >= 2)
+    process = launch_to_gate(launched, directory, gate)
     jobs = set(slurm.jobs())
     process.send_signal(number)
     assert process.wait(timeout=PATIENCE_S) == 130
-    *_, before, last = process.said.read_text().splitlines()
+    *_, before, last = [line for line in process.said.read_text().splitlines() if line]
     assert before == f"jobs {', '.join(sorted(jobs, key=int))} stay in the queue and go on"
     assert last == (
         "hullscreen: interrupted; jobs in the queue go on, and the same command continues with them"
