@@ -33,6 +33,8 @@ PNG_DPI = 200
 ELEMENT_DISTANCE = 18.0
 # Rows of a quaternary's table.
 TABLE_ROWS = 24
+# Letters of a method's name that a legend in one row has room for; the title names longer ones.
+SHORT_NAME = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,6 +177,8 @@ def _draw_binary(figure: Any, picture: HullPicture) -> None:
             rasterized=True,
         )
     axes.axhline(0.0, color=INK, linewidth=0.7, linestyle=(0, (4, 4)), zorder=2)
+    name = picture.method or ""
+    method = name if 0 < len(name) <= SHORT_NAME else "DFT"
     if not stable.all():
         axes.scatter(
             x[~stable],
@@ -183,7 +187,7 @@ def _draw_binary(figure: Any, picture: HullPicture) -> None:
             facecolors="white",
             edgecolors=VERMILION,
             linewidths=1.1,
-            label=f"{picture.method}, above the hull",
+            label=f"{method}, above the hull",
             zorder=3,
         )
     corners = convex_hull(picture.fractions, picture.formation_energies).vertices
@@ -196,7 +200,7 @@ def _draw_binary(figure: Any, picture: HullPicture) -> None:
         color=BLUE,
         edgecolors="white",
         linewidths=0.9,
-        label=f"{picture.method}, on the hull",
+        label=f"{method}, on the hull",
         zorder=5,
         clip_on=False,
     )
