@@ -21,7 +21,7 @@ from hullscreen.launch.queue_launch import GRACE_S
 CALCULATORS = Path(__file__).parents[1] / "launch" / "calculators"
 PASSWORD = "pw-Zq83hK"  # noqa: S105  of a server that ends with the tests
 # Kernels may have to be compiled, on a machine that has other things to do.
-PATIENCE_S = 120
+PATIENCE_S = 600
 SETTINGS = """
 [campaign]
 name = "queued"
