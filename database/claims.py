@@ -105,6 +105,33 @@ class Claims(Collections):
             return False
         return result.matched_count > 0 or result.upserted_id is not None
 
+    def take_calculation(self, key: str, fw_id: int, token: int) -> Claim | None:
+        """Let a step compute something, unless another step does that now: its claim.
+
+        Steps of other campaigns count as well: they share what DFT has computed.
+        """
+        mine = {"fw_id": fw_id, "token": token}
+        while True:
+            found = self._retry(
+                lambda: self._database.calculations.find_one_and_update(
+                    {"_id": key}, {"$setOnInsert": mine}, upsert=True,
+                    return_document=ReturnDocument.AFTER,
+                )
+            )  # fmt: skip
+            assert found is not None, "what is upserted is returned"  # noqa: S101
+            theirs = found["fw_id"], found["token"]
+            if theirs == (fw_id, token):
+                return None
+            claim = self.of(theirs[:1]).get(theirs[0])
+            if claim is not None and claim.token == theirs[1] and claim.holder != NOBODY:
+                return claim
+            self.leave_calculation(key, *theirs)
+
+    def leave_calculation(self, key: str, fw_id: int, token: int) -> None:
+        """Let others compute it; nothing happens if another step does."""
+        query = {"_id": key, "fw_id": fw_id, "token": token}
+        self._retry(lambda: self._database.calculations.delete_one(query))
+
     def of(self, fw_ids: Iterable[int]) -> dict[int, Claim]:
         """Claims of these Fireworks; those that nobody has ever held are missing."""
         query = {"_id": {"$in": list(fw_ids)}}

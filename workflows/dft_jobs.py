@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hullscreen.dft_adapters.engine import (
 )
 from hullscreen.dft_adapters.structure_key import canonical_order, structure_key
 from hullscreen.potentials.structures import FloatArray, IntArray
+from hullscreen.workflows.holding import Held
 
 # Names the run of `hullscreen run` that a process belongs to.
 RUN_VARIABLE = "HULLSCREEN_RUN"
@@ -59,12 +61,15 @@ class DFTJobs:
         Where results go, and what they are for.
     directory
         Under which each calculation has a folder named by its key.
+    held
+        The step that this process carries out; None outside steps.
     """
 
     engine: Engine
     store: CampaignStore
     purpose: str
     directory: Path
+    held: Held | None = None
     _fingerprints: dict[frozenset[str], str] = field(default_factory=dict)
 
     def fingerprint(self, atoms: Atoms) -> str:
@@ -147,9 +152,29 @@ class DFTJobs:
     ) -> DFTDocument:
         """The calculation's document; ``counted`` unless its evaluations are stored one by one."""
         key = self.key(atoms, kind)
-        stored = self.store.dft_result(key)
-        if stored is not None and stored.state == "done":
+        stored = self._done(key)
+        if stored is not None:
             return stored
+        with self.held.computing(key) if self.held else nullcontext():
+            # Another step, perhaps of another campaign, may have been quicker.
+            return self._done(key) or self._computed(
+                key, kind, atoms, structure_index, compute, counted=counted
+            )
+
+    def _done(self, key: str) -> DFTDocument | None:
+        stored = self.store.dft_result(key)
+        return stored if stored is not None and stored.state == "done" else None
+
+    def _computed(
+        self,
+        key: str,
+        kind: str,
+        atoms: Atoms,
+        structure_index: int,
+        compute: Callable[[Path], DFTResult],
+        *,
+        counted: bool,
+    ) -> DFTDocument:
         # Whoever took the step over may be about to compute it, too.
         self.store.require_claim()
         folder = self.directory / key[:2] / key
@@ -226,8 +251,8 @@ class _Memory:
 
     def recall(self, atoms: Atoms) -> Evaluated | None:
         self.asked_s = time.process_time()
-        stored = self.jobs.store.dft_result(self.jobs.key(atoms, SINGLE_POINT))
-        if stored is None or stored.state != "done":
+        stored = self.jobs._done(self.jobs.key(atoms, SINGLE_POINT))  # noqa: SLF001 - as below
+        if stored is None:
             self.jobs.store.require_claim()
             return None
         return stored_energy(stored), forces_for(atoms, stored), stored_array(stored.stress)

@@ -37,7 +37,7 @@ class CampaignTask(FiretaskBase):  # type: ignore[misc]
         campaign = open_campaign(CampaignStore(connection, name))
         category, launch_id = fw_spec["_category"], last_launch_of(self.launchpad, self.fw_id)
         with holding(claims, self.fw_id, category, campaign.heartbeat_s) as held:
-            mine = replace(campaign, store=CampaignStore(connection, name, held.require))
+            mine = replace(campaign, store=CampaignStore(connection, name, held.require), held=held)
             try:
                 with Tender(self.launchpad, campaign).in_background(), interruption.step():
                     self.perform(mine)

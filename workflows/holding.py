@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ from hullscreen.potentials.errors import ClaimLostError, DatabaseError
 LOCAL = "hullscreen"
 # Where queues tell their jobs who they are: Slurm, PBS, SGE.
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID")
+
+# Signs of life of another step that are awaited before a calculation is taken from it.
+HEARTBEATS_AWAITED = 3
+LONGEST_PAUSE_S = 1.0
 
 
 def worker_name() -> str:
@@ -46,11 +51,14 @@ class Held:
     ----------
     claims, fw_id, token
         Where the claim stands, and which it is.
+    heartbeat_s
+        Seconds from one sign of life to the next.
     """
 
     claims: Claims
     fw_id: int
     token: int
+    heartbeat_s: float
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def require(self) -> None:
@@ -67,15 +75,36 @@ class Held:
                 "heard for too long; another one does it"
             )
 
-    def keep_alive(self, heartbeat_s: float) -> None:
+    def keep_alive(self) -> None:
         """Give signs of life until the step ends; what others see while they look for lost ones."""
-        while not self._ended.wait(heartbeat_s):
+        while not self._ended.wait(self.heartbeat_s):
             try:
                 if not self.claims.beat(self.fw_id, self.token):
                     return
             except (*SERVER_AWAY, DatabaseError):
                 # Nobody else sees the server either; the next beat may reach it.
                 continue
+
+    @contextmanager
+    def computing(self, key: str) -> Iterator[None]:
+        """Compute something that no other step computes at the same time: wait until it is done.
+
+        A step of which nothing is heard is not waited for.
+        """
+        heard, silent_since = None, 0.0
+        while (other := self.claims.take_calculation(key, self.fw_id, self.token)) is not None:
+            now = time.monotonic()
+            if other != heard:
+                heard, silent_since = other, now
+            if is_gone(other.holder) or now - silent_since > HEARTBEATS_AWAITED * self.heartbeat_s:
+                self.claims.leave_calculation(key, other.fw_id, other.token)
+            else:
+                time.sleep(min(LONGEST_PAUSE_S, self.heartbeat_s))
+                self.require()
+        try:
+            yield
+        finally:
+            self.claims.leave_calculation(key, self.fw_id, self.token)
 
     def end(self) -> None:
         """Stop the signs of life."""
@@ -92,9 +121,9 @@ def holding(claims: Claims, fw_id: int, category: str, heartbeat_s: float) -> It
         host=socket.gethostname(),
         job_id=queue_job(),
     )
-    held = Held(claims, fw_id, token)
+    held = Held(claims, fw_id, token, heartbeat_s)
     # A daemon: a process that ends does not wait for its next beat.
-    thread = threading.Thread(target=held.keep_alive, args=(heartbeat_s,), daemon=True)
+    thread = threading.Thread(target=held.keep_alive, daemon=True)
     thread.start()
     try:
         yield held

@@ -58,7 +58,7 @@ def label(campaign: Campaign, round_: RoundDocument, first: int, last: int) -> N
     # Of an earlier campaign; they are not computed again until somebody asks for it.
     quarantined = campaign.store.quarantined_dft([one.key for one in wanted])
     wanted = [one for one in wanted if one.key not in quarantined]
-    jobs = DFTJobs(campaign.engine, campaign.store, round_.purpose, campaign.directory)
+    jobs = campaign.dft_jobs(round_.purpose)
     failures = []
     with campaign.accounting("dft_labels"):
         for selected in wanted:
@@ -86,7 +86,7 @@ def relax_with_dft(campaign: Campaign, round_: RoundDocument, first: int, last: 
         The engine cannot serve, or is not the one that the campaign began with.
     """
     campaign.require_same_engine()
-    jobs = DFTJobs(campaign.engine, campaign.store, round_.purpose, campaign.directory)
+    jobs = campaign.dft_jobs(round_.purpose)
     wanted = round_.final_indices[first:last]
     least_distance = COLLAPSE_OF_MIN_DISTANCE * min_distance(campaign)
     failures = []

@@ -366,6 +366,8 @@ def test_a_half_done_campaign_goes_on_elsewhere(plain_server, start_mongod, tmp_
     assert set(counted) == set(evaluations(calm))
     stopped = [one for one, n in counted.items() if n > 1]
     assert len(stopped) <= os.cpu_count()
+
+
 @pytest.mark.slow
 def test_a_lost_index_does_not_need_a_writer(guarded, capsys):
     wanted = as_json(capsys, "query", guarded.reader)
@@ -375,5 +377,3 @@ def test_a_lost_index_does_not_need_a_writer(guarded, capsys):
         assert as_json(capsys, "hull", guarded.reader)["stable"]
     finally:
         assert as_json(capsys, "query", guarded.directory) == wanted
-
-

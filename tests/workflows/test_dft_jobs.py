@@ -1,13 +1,17 @@
 """DFT is paid for once: by content, whatever the order of atoms, and after any interruption."""
 
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 
+from hullscreen.database.claims import Claims
 from hullscreen.dft_adapters.engine import CalculationError, load_engine
 from hullscreen.workflows.dft_jobs import (
     RELAXATION,
@@ -17,6 +21,7 @@ from hullscreen.workflows.dft_jobs import (
     forces_for,
     relaxation_kind,
 )
+from hullscreen.workflows.holding import holding
 
 CALCULATORS = Path(__file__).parents[1] / "launch" / "calculators"
 # Tight enough for a dozen evaluations, eV/Å and eV/Å³.
@@ -214,3 +219,18 @@ def test_species_are_elements_in_the_campaigns_order():
     atoms = atoms_of(cell, positions, np.array([1, 0], dtype=np.int32), ("Cu", "Pd"))
     assert list(atoms.symbols) == ["Pd", "Cu"]
     assert atoms.pbc.all()
+
+
+def test_two_campaigns_at_work_at_once_compute_a_structure_once(make_jobs, log, mongo):
+    def compute(campaign, fw_id):
+        with holding(Claims(mongo, campaign), fw_id, "dft", 0.5) as held:
+            jobs = replace(make_jobs(campaign), held=held)
+            both_ready.wait()
+            return jobs.single_point(crystal(), fw_id)
+
+    both_ready = threading.Barrier(2, timeout=60.0)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(compute, ["tiny", "other"], [1, 2])
+    assert len(evaluations(log)) == 1
+    assert first.key == second.key
+    assert first.energy == second.energy

@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -111,3 +113,55 @@ def test_no_document_of_the_campaign_is_written_without_the_claim(make_campaign,
                     write()
     assert campaign.store.potential(0) is not None
     assert np.isclose(campaign.store.potential(0).lowest_energy_per_atom, -1.0)
+
+
+def test_a_calculation_of_another_campaign_is_waited_for(mongo):
+    began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def compute_slowly():
+        with holding.holding(Claims(mongo, "quick"), 1, "dft", 0.05) as first:
+            with first.computing("key"):
+                began.set()
+                may_end.wait(LIMIT_S)
+            # It goes on to its next calculation.
+            ended.wait(LIMIT_S)
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(compute_slowly)
+        began.wait(LIMIT_S)
+        with holding.holding(Claims(mongo, "tiny"), 2, "dft", 0.05) as second:
+            # Far longer than a silent step would be waited for.
+            threading.Timer(10 * holding.HEARTBEATS_AWAITED * 0.05, may_end.set).start()
+            with second.computing("other key"):
+                assert not may_end.is_set()
+            with second.computing("key"):
+                assert may_end.is_set()
+                assert slow.running()
+        ended.set()
+        slow.result()
+
+
+@pytest.mark.parametrize("how", ["revoked", "ended", "gone", "silent"])
+def test_a_calculation_whose_step_is_lost_is_not_waited_for(claims, mongo, how):
+    theirs = Claims(mongo, "quick")
+    holder = {"gone": GONE, "silent": "hullscreen|elsewhere|1|1"}.get(how, holding.worker_name())
+    token = theirs.take(1, category="dft", holder=holder, host=HERE, job_id="")
+    assert theirs.take_calculation("key", 1, token) is None
+    if how == "revoked":
+        theirs.revoke(1, token)
+    if how == "ended":
+        theirs.release(1, token)
+    with holding.holding(claims, 2, "dft", 0.05) as held, held.computing("key"):
+        # Whoever comes back from a long sleep does not take it from its new holder.
+        theirs.leave_calculation("key", 1, token)
+        assert mongo.database.calculations.find_one({"_id": "key"})["fw_id"] == 2
+    assert mongo.database.calculations.find_one({"_id": "key"}) is None
+
+
+def test_waiting_ends_with_the_step(claims, mongo):
+    with holding.holding(Claims(mongo, "quick"), 1, "dft", 0.05) as first, first.computing("key"):
+        with holding.holding(claims, 2, "dft", 0.05) as second:
+            claims.revoke(2, second.token)
+            with pytest.raises(ClaimLostError), second.computing("key"):
+                pass
+        assert mongo.database.calculations.find_one({"_id": "key"})["fw_id"] == 1
