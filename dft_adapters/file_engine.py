@@ -220,7 +220,9 @@ def _computed(engine: FileEngine, atoms: Atoms, directory: Path, task: Task) -> 
         journal.path.unlink(missing_ok=True)
         tried = (*journal.sentences(engine.corrections), *error.corrections)
         told = f" (after corrections: {'; '.join(tried)})" if tried else ""
-        raise CalculationError(error.reason, f"{error}{told}", directory, tried) from error
+        raise CalculationError(
+            error.reason, f"{error}{told}", directory, tried, journal.cpu_seconds
+        ) from error
     except EngineMissingError:
         _remove_scratch(engine, directory)
         raise
@@ -247,8 +249,8 @@ def _corrected(
             reached = engine.reached(directory, atoms) if task.kind == "relax" else None
             if reached is not None:
                 journal.go_on_from(reached)
-                with suppress(OSError):  # on a full disk it is known to this process only
-                    journal.write()
+            with suppress(OSError):  # on a full disk it is known to this process only
+                journal.write()
             pause = next(waits, None) if error.reason == DISK_FULL else None
             if pause is None:
                 raise

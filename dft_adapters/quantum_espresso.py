@@ -45,6 +45,7 @@ from hullscreen.dft_adapters.file_engine import (
     Task,
     run_calculation,
 )
+from hullscreen.dft_adapters.kpoints import kpoint_grid
 from hullscreen.dft_adapters.model_hessian import shortest_distance
 from hullscreen.dft_adapters.pseudopotentials import (
     Pseudopotential,
@@ -52,7 +53,6 @@ from hullscreen.dft_adapters.pseudopotentials import (
 )
 from hullscreen.dft_adapters.relaxation import SHORTEST_DISTANCE_ANGSTROM, VOLUME_RANGE
 from hullscreen.dft_adapters.runner import find_executable
-from hullscreen.potentials.structures import FloatArray
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -76,22 +76,6 @@ STALLED = "history already reset at previous step: stopping"
 def espresso_engine_from_table(table: Mapping[str, Any]) -> QuantumEspresso:
     """Engine of a settings table: ``preset`` and the keys of `EspressoSettings`."""
     return QuantumEspresso(settings_from_table(table))
-
-
-def kpoint_grid(cell: FloatArray, spacing: float) -> tuple[int, int, int]:
-    """Γ-centred grid whose points are nowhere farther apart than ``spacing``.
-
-    Parameters
-    ----------
-    cell
-        Lattice vectors as rows in Å, shape (3, 3).
-    spacing
-        In Å⁻¹, reciprocal vectors without 2π.
-    """
-    lengths = np.linalg.norm(np.linalg.inv(cell), axis=0)
-    # Rounding first: equal axes of a cubic cell must not get different grids.
-    first, second, third = (max(1, math.ceil(round(n / spacing, 6))) for n in lengths)
-    return first, second, third
 
 
 class QuantumEspresso:
