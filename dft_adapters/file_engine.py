@@ -34,6 +34,7 @@ from hullscreen.dft_adapters.engine import (
     EngineMissingError,
     fingerprint,
 )
+from hullscreen.dft_adapters.folder_lock import alone_in
 from hullscreen.dft_adapters.runner import Completed, run_command
 
 if TYPE_CHECKING:
@@ -186,18 +187,23 @@ def run_calculation(engine: FileEngine, atoms: Atoms, directory: Path, task: Tas
         The run failed in spite of its corrections; the reason is that of the failures table, or of
         what was missing.
     EngineMissingError
-        There is no executable, no pseudopotential, or no room on the disk.
+        There is no executable, no pseudopotential, no room on the disk, or no use of the folder.
     """
     try:
-        return _computed(engine, atoms, directory, task)
+        directory.mkdir(parents=True, exist_ok=True)
+        with alone_in(directory):
+            return _computed(engine, atoms, directory, task)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(engine, directory) from error
-        raise
+        raise EngineMissingError(
+            "files",
+            f"{engine.name} could not compute in {directory}, because its files cannot be used "
+            f"({error}); look at the file system and its permissions, and run again",
+        ) from error
 
 
 def _computed(engine: FileEngine, atoms: Atoms, directory: Path, task: Task) -> DFTResult:
-    directory.mkdir(parents=True, exist_ok=True)
     inputs = engine.write_inputs(atoms, directory, task, Attempt())
     inputs_hash = _hash_inputs(engine, atoms, directory, inputs, task)
     earlier = read_result_file(directory / RESULT_FILE, inputs_hash)

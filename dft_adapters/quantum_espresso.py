@@ -279,6 +279,13 @@ class QuantumEspresso:
         output = parse_xml(directory / XML_FILE)
         said = (directory / OUTPUT_FILE).read_text(encoding="utf-8", errors="replace")
         _require_same_energy(output, said, directory)
+        if output.symbols != tuple(atoms.symbols):
+            raise CalculationError(
+                "unreadable_result",
+                f"{XML_FILE} in {directory} holds {len(output.symbols)} atoms, not those of "
+                f"{atoms.get_chemical_formula()} in their order; it is damaged",
+                directory,
+            )
         self._require_our_pseudopotentials(atoms, said, directory)
         require_finite(
             output.energy,
@@ -349,7 +356,11 @@ def _require_same_energy(output: EspressoOutput, said: str, directory: Path) -> 
     from ase.units import Rydberg
 
     energies = re.findall(r"^!\s+total energy\s+=\s+(\S+) Ry", said, re.MULTILINE)
-    if energies and abs(float(energies[-1]) * Rydberg - output.energy) > PRINTED_TO_EV:
+    try:
+        printed = float(energies[-1]) * Rydberg if energies else output.energy
+    except ValueError:  # asterisks: it does not fit its columns
+        printed = math.nan
+    if not abs(printed - output.energy) <= PRINTED_TO_EV:
         raise CalculationError(
             "unreadable_result",
             f"the energy in {XML_FILE} is not the one that pw.x printed to {OUTPUT_FILE} in "

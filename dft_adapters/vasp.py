@@ -264,13 +264,15 @@ class Vasp:
             case "time_limit":
                 # Only a relaxation has something to go on from.
                 reason = "time_limit" if task.kind == "relax" else "timeout"
-                raise CalculationError(
-                    reason,
-                    f"VASP was stopped in {folder}, because timeout_s = {self.settings.timeout_s:g}"
-                    " s was nearly over; raise it under [dft.vasp], or run on more cores",
-                    directory,
-                    corrections,
+                limit = self.settings.timeout_s
+                why = (
+                    "by a STOPCAR that somebody put there"
+                    if limit is None
+                    else f"because timeout_s = {limit:g} s was nearly over; raise it under "
+                    "[dft.vasp], or run on more cores"
                 )
+                sentence = f"VASP was stopped in {folder}, {why}"
+                raise CalculationError(reason, sentence, directory, corrections)
             case "settings_changed":
                 raise CalculationError(
                     "settings_changed",

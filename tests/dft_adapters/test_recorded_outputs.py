@@ -305,6 +305,23 @@ def test_a_truncated_file_is_never_a_result(recorded, name):
         assert caught.value.reason == "unreadable_result", f"cut at byte {end}"
 
 
+@pytest.mark.parametrize("name", ["vc_relax", "vc_relax_of_two_atoms"])
+def test_of_a_truncated_relaxation_the_whole_steps_are_known(recorded, name):
+    """It was killed while pw.x wrote its file: what it has paid for is not lost."""
+    folder, _ = recorded(name)
+    whole = (folder / XML).read_bytes()
+    images = ase.io.read(folder / "output.txt", format="espresso-out", index=":")
+    for end in np.linspace(0, len(whole) - 1, 50, dtype=int):
+        (folder / XML).write_bytes(whole[:end])
+        n_whole = whole[:end].count(b"</step>")
+        reached = last_step(folder / XML)
+        if n_whole == 0:
+            assert reached is None
+            continue
+        assert reached.n_evaluations == n_whole
+        assert reached.cell == pytest.approx(images[n_whole - 1].cell[:], abs=PRINTED_LENGTH)
+
+
 def test_damaged_numbers_are_refused_or_still_the_same(recorded):
     """Any byte but a digit: a digit that became another one is a number like any other."""
     folder, _ = recorded("scf")
