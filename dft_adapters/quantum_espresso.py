@@ -38,10 +38,9 @@ from hullscreen.dft_adapters.espresso_output import (
     parse_xml,
 )
 from hullscreen.dft_adapters.espresso_settings import EspressoSettings, settings_from_table
+from hullscreen.dft_adapters.failures import OUTPUT_FILE, Failure
 from hullscreen.dft_adapters.file_engine import (
-    OUTPUT_FILE,
     Attempt,
-    Failure,
     Task,
     run_calculation,
 )

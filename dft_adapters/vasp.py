@@ -25,7 +25,8 @@ from hullscreen.dft_adapters.engine import (
     Watch,
     require_finite,
 )
-from hullscreen.dft_adapters.file_engine import Attempt, Failure, Task, run_calculation
+from hullscreen.dft_adapters.failures import Failure
+from hullscreen.dft_adapters.file_engine import Attempt, Task, run_calculation
 from hullscreen.dft_adapters.relaxation import VOLUME_RANGE
 from hullscreen.dft_adapters.runner import find_executable
 from hullscreen.dft_adapters.vasp_failures import CORRECTIONS, FAILURES

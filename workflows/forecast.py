@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from hullscreen.dft_adapters.engine import fingerprint
-from hullscreen.dft_adapters.file_engine import RESULT_FILE
+from hullscreen.dft_adapters.result_file import RESULT_FILE
 from hullscreen.potentials.basis import generate_basis
 from hullscreen.potentials.structures import FloatArray, Structures
 from hullscreen.workflows.campaign import Campaign

@@ -20,7 +20,8 @@ from hullscreen.dft_adapters.corrections import (
     Reached,
 )
 from hullscreen.dft_adapters.engine import CalculationError, DFTResult, EngineMissingError
-from hullscreen.dft_adapters.file_engine import Failure, Task, run_calculation
+from hullscreen.dft_adapters.failures import Failure
+from hullscreen.dft_adapters.file_engine import Task, run_calculation
 
 # A relaxation of one atom in a cubic cell: each step takes 1 Å off until 3 Å are left. The first
 # line of `fates`, such as "5 bands are broken", says at which length this run ends, and how.

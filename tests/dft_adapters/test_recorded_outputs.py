@@ -14,7 +14,8 @@ from ase.units import GPa
 from hullscreen.dft_adapters import quantum_espresso
 from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError, load_engine
 from hullscreen.dft_adapters.espresso_output import last_step, parse_xml
-from hullscreen.dft_adapters.file_engine import Task, raise_if_failed
+from hullscreen.dft_adapters.failures import raise_if_failed
+from hullscreen.dft_adapters.file_engine import Task
 from hullscreen.dft_adapters.model_hessian import shortest_distance
 from hullscreen.dft_adapters.runner import Completed, run_command
 from hullscreen.dft_adapters.vasp_output import parse_vasprun
