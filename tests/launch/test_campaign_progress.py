@@ -35,13 +35,8 @@ class Board:
 
 @pytest.fixture(autouse=True)
 def compiled(monkeypatch):
-    """Function: let the kernels be compiled, or not; they are unless a test says otherwise."""
-
-    def say(answer):
-        monkeypatch.setattr(campaign_progress, "is_compiled", lambda: answer)
-
-    say(True)
-    return say
+    """Kernels are compiled, whatever is there."""
+    monkeypatch.setattr(campaign_progress, "is_compiled", lambda: True)
 
 
 @pytest.fixture
@@ -84,8 +79,8 @@ def test_a_new_campaign_begins_with_a_forecast_from_data_at_hand(program, mongo)
     assert len(board.notes) == 1
 
 
-def test_compiling_is_told_before_it_keeps_somebody_waiting(make_campaign, compiled):
-    compiled(False)
+def test_compiling_is_told_before_it_keeps_somebody_waiting(make_campaign, monkeypatch):
+    monkeypatch.setattr(campaign_progress, "is_compiled", lambda: False)
     board = Board()
     CampaignProgress(make_campaign(), board, 2).begin()
     (said,) = board.notes
