@@ -12,7 +12,7 @@ from pymongo import ASCENDING, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
-from hullscreen.database.connection import Connection, reconnecting
+from hullscreen.database.connection import CODEC, Connection, reconnecting
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -72,8 +72,9 @@ class Collections:
         self.name = name
         self._connection = connection
         durable = WriteConcern(w="majority", j=True)
+        # Also of a LaunchPad's database, which is opened without these options.
         self._database: Database[dict[str, Any]] = connection.database.with_options(
-            write_concern=durable
+            codec_options=CODEC, write_concern=durable
         )
 
     def ensure_indexes(self) -> None:

@@ -42,6 +42,9 @@ DISK_FULL_WORDS = "No space left on device"
 LONGEST_PAUSE_S = 2.0
 
 Document = dict[str, Any]
+CODEC: CodecOptions[Document] = CodecOptions(
+    tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
+)
 
 SERVER_AWAY = (ConnectionFailure, CursorNotFound)
 """What pymongo raises while a server is gone or restarting: the same operation works later."""
@@ -209,11 +212,8 @@ def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Databas
             f"{redact(uri)} is no usable MongoDB URI ({problem}): expected "
             "mongodb://user:password@host:port/?option=value, special characters percent-encoded"
         ) from None
-    codec: CodecOptions[Document] = CodecOptions(
-        tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
-    )
     try:
-        database = client.get_database(database_name, codec_options=codec)
+        database = client.get_database(database_name, codec_options=CODEC)
         # Unlike a ping, this needs a login where the server asks for one.
         database.command("listCollections", nameOnly=True, authorizedCollections=True)
     except PyMongoError as error:

@@ -1,19 +1,22 @@
-"""Running DFT for a campaign so that nothing is paid for twice."""
+"""Running DFT for a campaign so that nothing is paid for twice, what fails included."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 
 from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.dft_queries import QUARANTINED
 from hullscreen.database.documents import DFTDocument, Geometry
 from hullscreen.dft_adapters.engine import (
     CalculationError,
@@ -23,7 +26,11 @@ from hullscreen.dft_adapters.engine import (
     remembering_evaluations,
 )
 from hullscreen.dft_adapters.structure_key import canonical_order, structure_key
+from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from hullscreen.workflows.campaign import Campaign
 
 # Names the run of `hullscreen run` that a process belongs to.
 RUN_VARIABLE = "HULLSCREEN_RUN"
@@ -47,9 +54,24 @@ def relaxation_kind(force_tolerance: float, stress_tolerance: float) -> str:
     return f"{RELAXATION}:{force_tolerance:.6g}:{stress_tolerance:.6g}"
 
 
+def jobs_of(campaign: Campaign, purpose: str, repeat_before: datetime | None = None) -> DFTJobs:
+    """DFT jobs of a campaign; ``repeat_before`` as in `DFTJobs`."""
+    return DFTJobs(
+        campaign.engine,
+        campaign.store,
+        purpose,
+        campaign.directory,
+        json.dumps(campaign.settings.dft.engine_table(), sort_keys=True),
+        repeat_before,
+    )
+
+
 @dataclass
 class DFTJobs:
     """An engine whose results are looked up in the database first and stored there.
+
+    A failure is a result as well: it is not computed again with the same settings, unless somebody
+    asks for it.
 
     Attributes
     ----------
@@ -59,12 +81,18 @@ class DFTJobs:
         Where results go, and what they are for.
     directory
         Under which each calculation has a folder named by its key.
+    settings
+        All settings of the engine as text, those included that change no energies.
+    repeat_before
+        Failures up to this moment are computed again; None: none is.
     """
 
     engine: Engine
     store: CampaignStore
     purpose: str
     directory: Path
+    settings: str = ""
+    repeat_before: datetime | None = None
     _fingerprints: dict[frozenset[str], str] = field(default_factory=dict)
 
     def fingerprint(self, atoms: Atoms) -> str:
@@ -88,7 +116,8 @@ class DFTJobs:
         Raises
         ------
         CalculationError
-            The engine failed; the failure is stored with its reason.
+            The engine failed, now or before; the failure is stored with its reason. Or the result
+            is quarantined.
         """
         return self._stored_or_computed(
             SINGLE_POINT, atoms, structure_index, lambda f: self.engine.single_point(atoms, f)
@@ -108,7 +137,8 @@ class DFTJobs:
         Raises
         ------
         CalculationError
-            The engine failed or did not converge; the failure is stored with its reason.
+            The engine failed or did not converge, now or before; the failure is stored with its
+            reason. Or the result is quarantined.
         """
 
         def relaxed(folder: Path) -> DFTResult:
@@ -126,6 +156,8 @@ class DFTJobs:
                     f"({result.reason or 'no reason given'}) in {result.n_evaluations} "
                     "evaluations; raise max_steps under [dft] and rerun the job",
                     folder,
+                    result.corrections,
+                    result.cpu_seconds,
                 )
             return result
 
@@ -133,7 +165,12 @@ class DFTJobs:
         kind = relaxation_kind(force_tolerance, stress_tolerance)
         with remembering_evaluations(self.engine, memory) as stores_evaluations:
             return self._stored_or_computed(
-                kind, atoms, structure_index, relaxed, counted=not stores_evaluations
+                kind,
+                atoms,
+                structure_index,
+                relaxed,
+                counted=not stores_evaluations,
+                max_steps=max_steps,
             )
 
     def _stored_or_computed(
@@ -144,22 +181,29 @@ class DFTJobs:
         compute: Callable[[Path], DFTResult],
         *,
         counted: bool = True,
+        max_steps: int = 1,
     ) -> DFTDocument:
         """The calculation's document; ``counted`` unless its evaluations are stored one by one."""
         key = self.key(atoms, kind)
+        folder = self.directory / key[:2] / key
+        limits = hashlib.sha256(f"{self.settings}:{max_steps}".encode()).hexdigest()
         stored = self.store.dft_result(key)
         if stored is not None and stored.state == "done":
             return stored
-        folder = self.directory / key[:2] / key
+        if stored is not None and (stored.state == QUARANTINED or self._is_final(stored, limits)):
+            raise CalculationError(stored.state, stored.reason, folder, stored.corrections)
+        began = time.process_time()
         try:
             self._refuse_deadly(key, atoms, folder)
             result = compute(folder)
         except CalculationError as error:
             geometry = Geometry(np.array(atoms.cell[:]), np.array(atoms.positions))
+            spent = error.cpu_seconds or time.process_time() - began
             self._save(
                 kind, atoms, structure_index, geometry,
                 state="failed", reason=str(error), n_evaluations=int(counted),
-                corrections=error.corrections,
+                cpu_seconds=spent if counted else 0.0,
+                corrections=error.corrections, limits=limits,
             )  # fmt: skip
             raise
         return self._save(
@@ -175,6 +219,11 @@ class DFTJobs:
             cpu_seconds=result.cpu_seconds if counted else 0.0,
             corrections=result.corrections,
         )
+
+    def _is_final(self, failure: DFTDocument, limits: str) -> bool:
+        """Whether computing it once more would fail once more, and nobody has asked for it."""
+        asked = self.repeat_before is not None and failure.created_at <= self.repeat_before
+        return failure.limits == limits and not asked
 
     def _refuse_deadly(self, key: str, atoms: Atoms, folder: Path) -> None:
         """Give up a calculation in which several processes of one run have ended.
@@ -253,8 +302,15 @@ def forces_for(atoms: Atoms, stored: DFTDocument) -> FloatArray:
 
 
 def stored_energy(stored: DFTDocument) -> float:
-    """Energy of a calculation that is done, eV."""
-    assert stored.energy is not None, f"{stored.key} is done but has no energy"  # noqa: S101
+    """Energy of a calculation that is done, eV.
+
+    Raises
+    ------
+    CampaignError
+        It has none.
+    """
+    if stored.energy is None:
+        raise CampaignError(f"the DFT result {stored.key} is stored as done but has no energy")
     return stored.energy
 
 

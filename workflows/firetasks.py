@@ -11,6 +11,7 @@ from hullscreen.database.connection import Connection
 from hullscreen.workflows import decisions, steps
 from hullscreen.workflows.campaign import Campaign, add_prototypes, open_campaign
 from hullscreen.workflows.flows import submit_round
+from hullscreen.workflows.repetition import asked_again_at
 
 
 class CampaignTask(FiretaskBase):  # type: ignore[misc]
@@ -66,7 +67,8 @@ class LabelTask(RoundTask):
 
     def perform(self, campaign: Campaign) -> None:
         """Compute the span's single points."""
-        steps.label(campaign, campaign.store.round(self["round"]), *self.span)
+        asked_at = asked_again_at(self.launchpad, self.fw_id)
+        steps.label(campaign, campaign.store.round(self["round"]), *self.span, asked_at)
 
 
 @explicit_serialize
@@ -106,4 +108,5 @@ class FinalRelaxTask(RoundTask):
 
     def perform(self, campaign: Campaign) -> None:
         """Relax the span's structures with DFT."""
-        steps.relax_with_dft(campaign, campaign.store.round(self["round"]), *self.span)
+        asked_at = asked_again_at(self.launchpad, self.fw_id)
+        steps.relax_with_dft(campaign, campaign.store.round(self["round"]), *self.span, asked_at)

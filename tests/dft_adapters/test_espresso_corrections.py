@@ -350,7 +350,7 @@ def test_a_relaxation_whose_worker_is_killed(engine, flipping, undisturbed_relax
 
 
 def test_the_grid_of_the_start_is_not_that_of_the_end(undisturbed_relaxation, flipping):
-    from hullscreen.dft_adapters.quantum_espresso import kpoint_grid
+    from hullscreen.dft_adapters.kpoints import kpoint_grid
 
     # Or the tests above could not see a flip.
     result, _ = undisturbed_relaxation
