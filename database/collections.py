@@ -12,7 +12,7 @@ from pymongo import ASCENDING, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
-from hullscreen.database.connection import Connection, reconnecting
+from hullscreen.database.connection import CODEC, Connection, reconnecting
 from hullscreen.potentials.errors import DatabaseError
 
 Result = TypeVar("Result")
@@ -91,8 +91,9 @@ class Collections:
         self.connection = connection
         self._require_claim = require_claim
         durable = WriteConcern(w="majority", j=True)
+        # Also of a LaunchPad's database, which is opened without these options.
         self._database: Database[dict[str, Any]] = connection.database.with_options(
-            write_concern=durable
+            codec_options=CODEC, write_concern=durable
         )
 
     def require_claim(self) -> None:

@@ -30,6 +30,9 @@ APPLICATION_NAME = "hullscreen"
 LONGEST_PAUSE_S = 2.0
 
 Document = dict[str, Any]
+CODEC: CodecOptions[Document] = CodecOptions(
+    tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
+)
 
 Result = TypeVar("Result")
 
@@ -152,11 +155,8 @@ def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Databas
             f"{redact(uri)} is no usable MongoDB URI ({problem}): expected "
             "mongodb://user:password@host:port/?option=value, special characters percent-encoded"
         ) from None
-    codec: CodecOptions[Document] = CodecOptions(
-        tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
-    )
     try:
-        database = client.get_database(database_name, codec_options=codec)
+        database = client.get_database(database_name, codec_options=CODEC)
         # Unlike a ping, this needs a login where the server asks for one.
         database.command("listCollections", nameOnly=True, authorizedCollections=True)
     except PyMongoError as error:

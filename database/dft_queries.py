@@ -150,21 +150,36 @@ class DFTQueries(Collections):
         change = {"state": "done", "reason": "", "judged": BY_HAND, "judged_by": self.name}
         self._update("dft_results", query, {"$set": change})
 
-    def remove_dft(self, result: DFTDocument, learnt: Sequence[str]) -> None:
-        """Forget a calculation; of a relaxation also its evaluations, but for those of ``learnt``.
+    def remove_dft(self, result: DFTDocument) -> None:
+        """Forget a calculation; of a relaxation also evaluations that no campaign has asked for.
 
         The relaxation itself goes last: until then it can be removed again.
         """
         if result.kind == "relaxation":
-            evaluations = {
+            query = {
                 "campaign": result.campaign,
                 "purpose": result.purpose,
                 "structure_index": result.structure_index,
                 "kind": "single_point",
-                "key": {"$nin": list(learnt)},
             }
-            self._retry(lambda: self._database.dft_results.delete_many(evaluations))
-        self._retry(lambda: self._database.dft_results.delete_one({"key": result.key}))
+            keys = {document["key"] for document in self._find("dft_results", query, ["key"])}
+            for part in parts_of(sorted(keys - self._asked_for(keys)), KEYS_AT_ONCE):
+                self._remove_keys(part)
+        self._remove_keys([result.key])
+
+    def _remove_keys(self, keys: Sequence[str]) -> None:
+        query = {"key": {"$in": list(keys)}}
+        self._retry(lambda: self._database.dft_results.delete_many(query))
+
+    def _asked_for(self, keys: Iterable[str]) -> set[str]:
+        """Which of these single points some campaign has asked for as labels."""
+        campaigns = [document["name"] for document in self._find("campaigns", {}, ["name"])]
+        asked: set[str] = set()
+        for part in parts_of(keys, KEYS_AT_ONCE):
+            # With the campaigns, so that the index serves.
+            query = {"campaign": {"$in": campaigns}, "key": {"$in": part}}
+            asked |= {document["key"] for document in self._find("selected", query, ["key"])}
+        return asked
 
     def reference_relaxations(self, keys: Sequence[str]) -> dict[str, ReferenceRelaxation]:
         """Brute-force relaxations by key; keys without one are missing."""

@@ -312,6 +312,9 @@ class DFTDocument(Document):
         Energy evaluations that were computed for it, not counting those that were stored before.
     corrections
         What went wrong on the way and what was changed: "unconverged_scf: slower mixing".
+    limits
+        Of a failure: hash of all settings it had, those included that change no energies, such as
+        time limits. With others it might have come to an end.
     judged, judged_by
         How it was judged (``range``, ``contradiction``, ``relaxation``, ``by hand``), and by which
         round of which campaign; empty if nobody doubted it.
@@ -335,6 +338,7 @@ class DFTDocument(Document):
     n_evaluations: int = 0
     cpu_seconds: float = 0.0
     corrections: tuple[str, ...] = ()
+    limits: str = ""
     judged: str = ""
     judged_by: str = ""
     created_at: datetime = field(default_factory=now)

@@ -66,18 +66,27 @@ class CalculationError(DFTError):
         Where the files of the calculation are.
     corrections
         What was tried before it was given up, as in `DFTResult`.
+    cpu_seconds
+        Processor time of all attempts; 0 if it is not known.
     """
 
     def __init__(
-        self, reason: str, message: str, directory: Path, corrections: Sequence[str] = ()
+        self,
+        reason: str,
+        message: str,
+        directory: Path,
+        corrections: Sequence[str] = (),
+        cpu_seconds: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.directory = directory
         self.corrections = tuple(corrections)
+        self.cpu_seconds = cpu_seconds
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, str(self), self.directory, self.corrections)
+        arguments = (self.reason, str(self), self.directory, self.corrections, self.cpu_seconds)
+        return type(self), arguments
 
 
 @dataclass(frozen=True, slots=True)

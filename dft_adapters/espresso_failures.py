@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hullscreen.dft_adapters.corrections import MAX_CORRECTIONS, Correction
-from hullscreen.dft_adapters.file_engine import DISK_FULL, Failure
+from hullscreen.dft_adapters.failures import DISK_FULL, Failure
 from hullscreen.dft_adapters.runner import NOT_LAUNCHED, NOT_STARTED
 
 CRASH_FILE = "CRASH"
@@ -170,7 +170,7 @@ FAILURES = (
     Failure(
         r"%%%%%%%%\s*\n.*(task #|Error in routine)",
         "error",
-        f"stopped with an error of pw.x; its message is in the file {CRASH_FILE} there",
+        "stopped with an error of pw.x; its message is at the end of output.txt there",
         "recorded",
     ),
     Failure(

@@ -14,6 +14,8 @@ from hullscreen.dft_adapters.engine import CalculationError
 from hullscreen.potentials.structures import FloatArray
 
 XML_FILE = "data-file-schema.xml"
+# What a file that is cut off or damaged makes of its reader; the last is an unknown encoding.
+DAMAGED = (ET.ParseError, ValueError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class EspressoOutput:
         eV/Å³ with ASE's sign, shape (3, 3).
     cell, positions
         Å, shapes (3, 3) and (n_atoms, 3).
+    symbols
+        Elements of the atoms.
     geometry_converged
         Of a relaxation; true of a single scf.
     n_scf
@@ -41,6 +45,7 @@ class EspressoOutput:
     stress: FloatArray
     cell: FloatArray
     positions: FloatArray
+    symbols: tuple[str, ...]
     geometry_converged: bool
     n_scf: int
 
@@ -76,7 +81,7 @@ def parse_xml(path: Path) -> EspressoOutput:
             "Quantum ESPRESSO's pw.x?",
             directory,
         ) from error
-    except (ET.ParseError, ValueError) as error:
+    except DAMAGED as error:
         raise CalculationError(
             "unreadable_result",
             f"{path} is not a complete result of pw.x ({error}); it was interrupted, or the "
@@ -89,7 +94,7 @@ def is_whole(path: Path) -> bool:
     """Whether there is an XML file that was written to its end."""
     try:
         ET.parse(path)  # noqa: S314 - as in parse_xml
-    except (FileNotFoundError, ET.ParseError):
+    except (FileNotFoundError, *DAMAGED):
         return False
     return True
 
@@ -97,25 +102,36 @@ def is_whole(path: Path) -> bool:
 def last_step(path: Path) -> Reached | None:
     """The last geometry that a relaxation has evaluated; None if no step is complete.
 
-    pw.x writes the file anew after each step, so this also reads that of a run that was killed.
+    pw.x writes the file anew after each step, so this also reads that of a run that was killed, and
+    what is whole of one that was killed while it wrote.
     """
+    geometry: tuple[FloatArray, FloatArray] | None = None
+    n_steps = 0
     try:
-        steps = ET.parse(path).getroot().findall("step")  # noqa: S314 - as in parse_xml
-        if not steps:
-            return None
-        cell, positions = _geometry(_child(steps[-1], "atomic_structure"))
-    except (FileNotFoundError, ET.ParseError, ValueError):
+        for _, node in ET.iterparse(path):  # noqa: S314 - as in parse_xml
+            if node.tag == "step":
+                geometry = _geometry(_child(node, "atomic_structure"))
+                n_steps += 1
+    except (FileNotFoundError, ValueError):
         return None
-    return Reached(cell, positions, len(steps))
+    except (ET.ParseError, LookupError):
+        pass  # it is cut off here
+    return Reached(*geometry, n_steps) if geometry else None
 
 
 def _geometry(structure: ET.Element) -> tuple[FloatArray, FloatArray]:
-    """Cell (3, 3) and positions (n_atoms, 3) in Å."""
+    """Cell (3, 3) and positions (n_atoms, 3) in Å; `ValueError` if they are no numbers."""
     from ase.units import Bohr
 
     cell = np.array([_numbers(_child(structure, f"cell/a{i}")) for i in (1, 2, 3)]) * Bohr
-    atoms = structure.findall("atomic_positions/atom")
-    return cell.reshape(3, 3), np.array([_numbers(a) for a in atoms]).reshape(-1, 3) * Bohr
+    positions = np.array([_numbers(a) for a in _atoms(structure)]).reshape(-1, 3) * Bohr
+    if not (np.isfinite(cell).all() and np.isfinite(positions).all()):
+        raise ValueError("its geometry is not finite")
+    return cell.reshape(3, 3), positions
+
+
+def _atoms(structure: ET.Element) -> list[ET.Element]:
+    return structure.findall("atomic_positions/atom")
 
 
 def _output(root: ET.Element, directory: Path) -> EspressoOutput:
@@ -135,7 +151,8 @@ def _output(root: ET.Element, directory: Path) -> EspressoOutput:
     # After the last allowed step pw.x writes the geometry it would have tried next: energy, forces
     # and stress belong to the one of the last step.
     evaluated = output if converged or not steps else steps[-1]
-    cell, positions = _geometry(_child(evaluated, "atomic_structure"))
+    structure = _child(evaluated, "atomic_structure")
+    cell, positions = _geometry(structure)
     energy = float(_child(output, "total_energy/etot").text or "nan") * Hartree
     if not math.isfinite(energy):
         raise ValueError(f"etot is {energy}")
@@ -146,6 +163,8 @@ def _output(root: ET.Element, directory: Path) -> EspressoOutput:
         stress=-_numbers(_child(output, "stress")).reshape(3, 3) * Hartree / Bohr**3,
         cell=cell,
         positions=positions,
+        # Of each kind of atom with a moment of its own, ASE numbers the name.
+        symbols=tuple(atom.get("name", "").rstrip("0123456789") for atom in _atoms(structure)),
         geometry_converged=converged,
         # A converged vc-relax ends with one more scf, in the basis of the final cell.
         n_scf=1 if optimised is None else len(steps) + int(converged),

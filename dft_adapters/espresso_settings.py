@@ -11,6 +11,7 @@ from hullscreen.dft_adapters.engine import refuse_unknown_keys
 from hullscreen.dft_adapters.preset_files import (
     INITIAL_MOMENTS,
     command_words,
+    is_polarised,
     moments,
     positive,
     read_preset,
@@ -27,7 +28,6 @@ OWNED = {
     # Without it an unconverged scf would look like a result.
     "electrons": ("scf_must_converge",),
 }
-ROUNDING = 1e-9
 # The density holds squares of the waves.
 LEAST_DUAL = 4.0
 WHERE = "the dft table of engine 'quantum_espresso'"
@@ -88,12 +88,8 @@ class EspressoSettings:
 
     def is_polarised(self, symbols: Sequence[str]) -> bool:
         """Whether a structure of these atoms is computed with spin."""
-        n_magnetic = sum(self.initial_moments.get(symbol, 0.0) != 0.0 for symbol in symbols)
-        return (
-            self.spin
-            and n_magnetic > 0
-            and n_magnetic >= self.spin_from_fraction * len(symbols) - ROUNDING
-        )
+        magnetic = {element for element, moment in self.initial_moments.items() if moment}
+        return self.spin and is_polarised(symbols, magnetic, self.spin_from_fraction)
 
 
 def settings_from_table(table: Mapping[str, Any]) -> EspressoSettings:

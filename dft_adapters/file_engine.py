@@ -10,18 +10,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
-
-from hullscreen.dft_adapters.atomic_json import write_json
 from hullscreen.dft_adapters.corrections import (
     JOURNAL_FILE,
     Correction,
@@ -34,23 +30,24 @@ from hullscreen.dft_adapters.engine import (
     EngineMissingError,
     fingerprint,
 )
+from hullscreen.dft_adapters.failures import (
+    DISK_FULL,
+    ERROR_FILE,
+    OUTPUT_FILE,
+    Failure,
+    raise_if_failed,
+)
 from hullscreen.dft_adapters.own_folder import own_folder
-from hullscreen.dft_adapters.runner import Completed, run_command
+from hullscreen.dft_adapters.result_file import RESULT_FILE, read_result_file, write_result_file
+from hullscreen.dft_adapters.runner import run_command
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-RESULT_FILE = "result.json"
-OUTPUT_FILE = "output.txt"
-ERROR_FILE = "errors.txt"
-TAIL_BYTES = 200_000
 # A disk with less room than this is full, whatever the code says about it.
 ROOM_NEEDED_BYTES = 16 * 2**20
-DISK_FULL = "disk_full"
 # A full disk is mostly somebody's temporary file: waited for so often and so long.
 DISK_WAITS_S = (5.0, 30.0, 120.0)
-# Exit statuses between these: ended by a signal, 128 below.
-SIGNALS = range(129, 193)
 
 
 @dataclass(frozen=True)
@@ -93,32 +90,6 @@ class Attempt:
     corrections: Sequence[Correction] = field(default_factory=tuple)
     reached: Reached | None = None
     restart: bool = False
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A row of an engine's failures table.
-
-    Attributes
-    ----------
-    pattern
-        Regular expression looked for in the output, the errors and `FileEngine.failure_files`.
-    reason
-        Key of the kind of failure, and of its corrections in `FileEngine.corrections`.
-    meaning
-        End of the sentence "the calculation … ": what happened and what helps.
-    source
-        Where the code says so.
-    of_the_machine
-        It says nothing about the structure: the calculation is not given up, but tried again when
-        the campaign is.
-    """
-
-    pattern: str
-    reason: str
-    meaning: str
-    source: str
-    of_the_machine: bool = False
 
 
 class FileEngine(Protocol):
@@ -187,7 +158,7 @@ def run_calculation(engine: FileEngine, atoms: Atoms, directory: Path, task: Tas
         The run failed in spite of its corrections; the reason is that of the failures table, or of
         what was missing.
     EngineMissingError
-        There is no executable, no pseudopotential, or no room on the disk.
+        There is no executable, no pseudopotential, no room on the disk, or no use of the folder.
     """
     try:
         with own_folder(directory) as folder:
@@ -195,7 +166,11 @@ def run_calculation(engine: FileEngine, atoms: Atoms, directory: Path, task: Tas
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(engine, directory) from error
-        raise
+        raise EngineMissingError(
+            "files",
+            f"{engine.name} could not compute in {directory}, because its files cannot be used "
+            f"({error}); look at the file system and its permissions, and run again",
+        ) from error
 
 
 def _computed(engine: FileEngine, atoms: Atoms, directory: Path, task: Task) -> DFTResult:
@@ -221,7 +196,9 @@ def _computed(engine: FileEngine, atoms: Atoms, directory: Path, task: Task) -> 
         journal.path.unlink(missing_ok=True)
         tried = (*journal.sentences(engine.corrections), *error.corrections)
         told = f" (after corrections: {'; '.join(tried)})" if tried else ""
-        raise CalculationError(error.reason, f"{error}{told}", directory, tried) from error
+        raise CalculationError(
+            error.reason, f"{error}{told}", directory, tried, journal.cpu_seconds
+        ) from error
     except EngineMissingError:
         _remove_scratch(engine, directory)
         raise
@@ -248,8 +225,8 @@ def _corrected(
             reached = engine.reached(directory, atoms) if task.kind == "relax" else None
             if reached is not None:
                 journal.go_on_from(reached)
-                with suppress(OSError):  # on a full disk it is known to this process only
-                    journal.write()
+            with suppress(OSError):  # on a full disk it is known to this process only
+                journal.write()
             pause = next(waits, None) if error.reason == DISK_FULL else None
             if pause is None:
                 raise
@@ -316,49 +293,6 @@ def _attempted(
         raise
 
 
-def raise_if_failed(engine: FileEngine, directory: Path, completed: Completed) -> None:
-    """Look the output up in the failures table.
-
-    Raises
-    ------
-    CalculationError
-        It failed.
-    EngineMissingError
-        It failed, and that is not the structure's fault.
-    """
-    if completed.timed_out:
-        raise CalculationError(
-            "timeout",
-            f"{engine.name} was killed after {engine.timeout_s:g} s in {directory}; raise "
-            "`timeout_s` in the dft table of the settings, or run on more cores",
-            directory,
-        )
-    text = "\n".join(
-        _tail(directory / name) for name in (OUTPUT_FILE, ERROR_FILE, *engine.failure_files)
-    )
-    for failure in engine.failures:
-        if re.search(failure.pattern, text):
-            sentence = f"the {engine.name} calculation in {directory} {failure.meaning}"
-            if failure.of_the_machine:
-                raise EngineMissingError(failure.reason, sentence)
-            raise CalculationError(failure.reason, sentence, directory)
-    if completed.returncode in engine.good_codes:
-        return
-    if completed.returncode in SIGNALS:
-        raise CalculationError(
-            "killed",
-            f"{engine.name} was ended by signal {completed.returncode - 128} in "
-            f"{directory}, often for want of memory; see {OUTPUT_FILE} and {ERROR_FILE} there",
-            directory,
-        )
-    raise CalculationError(
-        "unknown_failure",
-        f"{engine.name} ended with exit status {completed.returncode} and no message that is "
-        f"known; see {OUTPUT_FILE} and {ERROR_FILE} in {directory}",
-        directory,
-    )
-
-
 def _disk_full(engine: FileEngine, directory: Path) -> EngineMissingError:
     return EngineMissingError(
         DISK_FULL,
@@ -372,33 +306,6 @@ def _keep_output(directory: Path, number: int) -> None:
     output = directory / OUTPUT_FILE
     if output.is_file():
         output.replace(directory / f"{output.stem}-{number + 1}{output.suffix}")
-
-
-def read_result_file(path: Path, inputs_hash: str) -> DFTResult | None:
-    """The stored result if it belongs to these inputs; an unreadable file counts as none."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    names = {field.name for field in fields(DFTResult)}
-    if not isinstance(document, dict) or document.get("inputs_hash") != inputs_hash:
-        return None
-    values: dict[str, Any] = document.get("result", {})
-    if set(values) != names:
-        return None
-    for name in ("forces", "stress", "cell", "positions"):
-        values[name] = np.array(values[name], dtype=np.float64)
-    values["corrections"] = tuple(values["corrections"])
-    return DFTResult(**values)
-
-
-def write_result_file(path: Path, result: DFTResult, inputs_hash: str) -> None:
-    """Write atomically: a reader finds the whole result or none, also after a power cut."""
-    values = {
-        key: value.tolist() if isinstance(value, np.ndarray) else value
-        for key, value in asdict(result).items()
-    }
-    write_json(path, {"inputs_hash": inputs_hash, "result": values})
 
 
 def _hash_inputs(
@@ -417,13 +324,3 @@ def _remove_scratch(engine: FileEngine, directory: Path) -> None:
         folder = directory / name
         if folder.is_dir():
             shutil.rmtree(folder)
-
-
-def _tail(path: Path) -> str:
-    """The last part of a text file, where codes say why they stopped."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as stream:
-        stream.seek(0, 2)
-        stream.seek(max(0, stream.tell() - TAIL_BYTES))
-        return stream.read().decode("utf-8", errors="replace")

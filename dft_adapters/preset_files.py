@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ VASP_PREFIX = "vasp-"
 # Starting moments in Bohr magnetons, a little above those of the elements so that the magnetic
 # solution is found where there is one; the calculation itself decides.
 INITIAL_MOMENTS = {"Cr": 1.5, "Mn": 3.0, "Fe": 2.8, "Co": 2.0, "Ni": 1.0}
+ROUNDING = 1e-9
 
 
 def preset_names(*, vasp: bool) -> list[str]:
@@ -75,3 +76,9 @@ def moments(where: str, value: Mapping[str, Any]) -> dict[str, float]:
     for element, moment in given.items():
         typed(where, f"initial_moments.{element}", moment, (int, float))
     return {**INITIAL_MOMENTS, **{element: float(moment) for element, moment in given.items()}}
+
+
+def is_polarised(symbols: Sequence[str], magnetic: Container[str], from_fraction: float) -> bool:
+    """Whether a structure of these atoms has spin: enough of them are of ``magnetic`` elements."""
+    n_magnetic = sum(symbol in magnetic for symbol in symbols)
+    return n_magnetic > 0 and n_magnetic >= from_fraction * len(symbols) - ROUNDING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from pathlib import Path
 from hullscreen.dft_adapters.engine import EngineMissingError
 from hullscreen.potentials.errors import SettingsError
 
+# pw.x keeps the path of a file in 256 characters of Fortran, and reads its name as a word.
+LONGEST_PATH_BYTES = 255
+NOT_IN_A_NAME = frozenset(" \t\n/'\"!,;")
 HEADER_BYTES = 200_000  # some files carry their generator's input before the header
 # What files write for one functional, upper case, blanks single; the four-word forms are
 # exchange, correlation and their gradient corrections as Quantum ESPRESSO spells them.
@@ -107,9 +111,12 @@ def functional_name(text: str) -> str:
 
 
 def read_header(path: Path) -> Pseudopotential | None:
-    """Header of a UPF file of version 1 or 2; None if it has none, or its end is missing."""
-    status = path.stat()
-    return _read_header(path, status.st_mtime_ns, status.st_size)
+    """Header of a UPF file of version 1 or 2; None if it has none, or cannot be read to its end."""
+    try:
+        status = path.stat()
+        return _read_header(path, status.st_mtime_ns, status.st_size)
+    except OSError:  # a link to nothing, a folder, a file of somebody else's
+        return None
 
 
 @cache
@@ -169,8 +176,8 @@ def find_pseudopotentials(
     Raises
     ------
     EngineMissingError
-        No folder, no file for an element, a choice between several, or a file made for
-        another element or functional.
+        No folder, no file for an element, a choice between several, a file made for another element
+        or functional, or a path that pw.x cannot read.
     """
     if not folder.is_dir():
         raise EngineMissingError(
@@ -178,12 +185,33 @@ def find_pseudopotentials(
             f"the folder of pseudopotentials {str(folder)!r} does not exist; set "
             "`pseudopotentials` in the dft table of the settings",
         )
-    return {
+    found = {
         element: _named(folder, files[element], functional, element)
         if element in files
         else _discovered(folder, functional, element)
         for element in elements
     }
+    for element, name in {e: files.get(e, p.path.name) for e, p in found.items()}.items():
+        _refuse_unreadable_path(folder, name, element)
+    return found
+
+
+def _refuse_unreadable_path(folder: Path, name: str, element: str) -> None:
+    """pw.x would look for another file, and say of each structure that there is none."""
+    if NOT_IN_A_NAME & set(name):
+        raise EngineMissingError(
+            "wrong_pseudopotential",
+            f"pw.x cannot read the name of the pseudopotential {name!r} for {element}; expected a "
+            "file name without folders, blanks, quotes, commas, semicolons and exclamation marks",
+        )
+    path = folder.absolute() / name
+    n_bytes = len(os.fsencode(path))
+    if n_bytes > LONGEST_PATH_BYTES:
+        raise EngineMissingError(
+            "wrong_pseudopotential",
+            f"the path of the pseudopotential {str(path)!r} has {n_bytes} bytes, and pw.x reads "
+            f"{LONGEST_PATH_BYTES}; set `pseudopotentials` to a link with a shorter name",
+        )
 
 
 def _named(folder: Path, name: str, functional: str, element: str) -> Pseudopotential:

@@ -38,13 +38,13 @@ from hullscreen.dft_adapters.espresso_output import (
     parse_xml,
 )
 from hullscreen.dft_adapters.espresso_settings import EspressoSettings, settings_from_table
+from hullscreen.dft_adapters.failures import OUTPUT_FILE, Failure
 from hullscreen.dft_adapters.file_engine import (
-    OUTPUT_FILE,
     Attempt,
-    Failure,
     Task,
     run_calculation,
 )
+from hullscreen.dft_adapters.kpoints import kpoint_grid
 from hullscreen.dft_adapters.model_hessian import shortest_distance
 from hullscreen.dft_adapters.pseudopotentials import (
     Pseudopotential,
@@ -52,7 +52,6 @@ from hullscreen.dft_adapters.pseudopotentials import (
 )
 from hullscreen.dft_adapters.relaxation import SHORTEST_DISTANCE_ANGSTROM, VOLUME_RANGE
 from hullscreen.dft_adapters.runner import find_executable
-from hullscreen.potentials.structures import FloatArray
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -76,22 +75,6 @@ STALLED = "history already reset at previous step: stopping"
 def espresso_engine_from_table(table: Mapping[str, Any]) -> QuantumEspresso:
     """Engine of a settings table: ``preset`` and the keys of `EspressoSettings`."""
     return QuantumEspresso(settings_from_table(table))
-
-
-def kpoint_grid(cell: FloatArray, spacing: float) -> tuple[int, int, int]:
-    """Γ-centred grid whose points are nowhere farther apart than ``spacing``.
-
-    Parameters
-    ----------
-    cell
-        Lattice vectors as rows in Å, shape (3, 3).
-    spacing
-        In Å⁻¹, reciprocal vectors without 2π.
-    """
-    lengths = np.linalg.norm(np.linalg.inv(cell), axis=0)
-    # Rounding first: equal axes of a cubic cell must not get different grids.
-    first, second, third = (max(1, math.ceil(round(n / spacing, 6))) for n in lengths)
-    return first, second, third
 
 
 class QuantumEspresso:
@@ -295,6 +278,13 @@ class QuantumEspresso:
         output = parse_xml(directory / XML_FILE)
         said = (directory / OUTPUT_FILE).read_text(encoding="utf-8", errors="replace")
         _require_same_energy(output, said, directory)
+        if output.symbols != tuple(atoms.symbols):
+            raise CalculationError(
+                "unreadable_result",
+                f"{XML_FILE} in {directory} holds {len(output.symbols)} atoms, not those of "
+                f"{atoms.get_chemical_formula()} in their order; it is damaged",
+                directory,
+            )
         self._require_our_pseudopotentials(atoms, said, directory)
         require_finite(
             output.energy,
@@ -365,7 +355,11 @@ def _require_same_energy(output: EspressoOutput, said: str, directory: Path) -> 
     from ase.units import Rydberg
 
     energies = re.findall(r"^!\s+total energy\s+=\s+(\S+) Ry", said, re.MULTILINE)
-    if energies and abs(float(energies[-1]) * Rydberg - output.energy) > PRINTED_TO_EV:
+    try:
+        printed = float(energies[-1]) * Rydberg if energies else output.energy
+    except ValueError:  # asterisks: it does not fit its columns
+        printed = math.nan
+    if not abs(printed - output.energy) <= PRINTED_TO_EV:
         raise CalculationError(
             "unreadable_result",
             f"the energy in {XML_FILE} is not the one that pw.x printed to {OUTPUT_FILE} in "

@@ -25,7 +25,8 @@ from hullscreen.dft_adapters.engine import (
     Watch,
     require_finite,
 )
-from hullscreen.dft_adapters.file_engine import Attempt, Failure, Task, run_calculation
+from hullscreen.dft_adapters.failures import Failure
+from hullscreen.dft_adapters.file_engine import Attempt, Task, run_calculation
 from hullscreen.dft_adapters.relaxation import VOLUME_RANGE
 from hullscreen.dft_adapters.runner import find_executable
 from hullscreen.dft_adapters.vasp_failures import CORRECTIONS, FAILURES
@@ -264,13 +265,15 @@ class Vasp:
             case "time_limit":
                 # Only a relaxation has something to go on from.
                 reason = "time_limit" if task.kind == "relax" else "timeout"
-                raise CalculationError(
-                    reason,
-                    f"VASP was stopped in {folder}, because timeout_s = {self.settings.timeout_s:g}"
-                    " s was nearly over; raise it under [dft.vasp], or run on more cores",
-                    directory,
-                    corrections,
+                limit = self.settings.timeout_s
+                why = (
+                    "by a STOPCAR that somebody put there"
+                    if limit is None
+                    else f"because timeout_s = {limit:g} s was nearly over; raise it under "
+                    "[dft.vasp], or run on more cores"
                 )
+                sentence = f"VASP was stopped in {folder}, {why}"
+                raise CalculationError(reason, sentence, directory, corrections)
             case "settings_changed":
                 raise CalculationError(
                     "settings_changed",

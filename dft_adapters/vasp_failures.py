@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hullscreen.dft_adapters.corrections import Correction
-from hullscreen.dft_adapters.file_engine import DISK_FULL, Failure
+from hullscreen.dft_adapters.failures import DISK_FULL, Failure
 from hullscreen.dft_adapters.runner import NOT_LAUNCHED, NOT_STARTED
 
 GAVE_UP = "custodian gave up"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from hullscreen.dft_adapters.file_engine import Attempt, Task
-from hullscreen.dft_adapters.quantum_espresso import kpoint_grid
+from hullscreen.dft_adapters.kpoints import kpoint_grid
 from hullscreen.dft_adapters.vasp_potcars import (
     find_potcars,
     input_set_class,

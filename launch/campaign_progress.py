@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hullscreen.database.documents import RoundDocument, Selected
-from hullscreen.launch.forecast_summary import keep_forecast, n_cores, summary
+from hullscreen.launch.forecast_summary import keep_forecast, summary
 from hullscreen.launch.progress import Board
+from hullscreen.launch.worker_numbers import n_cores
+from hullscreen.potentials.compiling import is_compiled
 from hullscreen.potentials.structures import FloatArray, join
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.dft_costs import CostModel
@@ -49,7 +51,12 @@ class CampaignProgress:
         return self.campaign.settings.dft.engine != "ase"
 
     def begin(self) -> None:
-        """Say what a new campaign will cost, from data at hand."""
+        """Say what a new campaign will cost, from data at hand, and what takes a while."""
+        if not is_compiled():
+            self.board.note(
+                "the first fit waits until the potentials' code is compiled for this machine, once "
+                "and for a minute or two"
+            )
         if self.campaign.store.last_round() is None:
             self._foretell("start")
 

@@ -1,27 +1,15 @@
-"""A forecast in one line, and how many processes are meant by the settings."""
+"""A forecast in one line."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from hullscreen.launch.result_tables import duration
+from hullscreen.launch.worker_numbers import n_cores
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.forecast import forecast
 from hullscreen.workflows.pool_survey import Survey
-from hullscreen.workflows.settings_tree import Launch
-
-
-def dft_processes(launch: Launch, n_workers: int | None = None) -> int:
-    """Local workers that do DFT; ``n_workers`` overrules those that do everything."""
-    wanted = launch.workers if n_workers is None else n_workers
-    return launch.dft_workers or wanted or n_cores()
-
-
-def n_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def keep_forecast(campaign: Campaign, found: Survey, n_workers: int, moment: str) -> dict[str, Any]:

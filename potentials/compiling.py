@@ -87,6 +87,14 @@ def kernel(function: Function) -> Function:
     return _compiled(function, **_FAST_OPTIONS, forceinline=False)
 
 
+def is_compiled() -> bool:
+    """Whether a process of this version has kept kernels that were imported here."""
+    return any(
+        next(Path(folder).glob(f"*-{digest}*.nbi"), None) is not None
+        for folder, digest in _FOLDERS.items()
+    )
+
+
 def exact_kernel(function: Function) -> Function:
     """A `kernel` whose sums are carried out in the order in which they are written."""
     return _compiled(function, nogil=True)

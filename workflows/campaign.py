@@ -33,7 +33,6 @@ from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_files import parse_mtp
 from hullscreen.potentials.structures import IndexArray
-from hullscreen.workflows.dft_jobs import DFTJobs
 from hullscreen.workflows.holding import Held
 from hullscreen.workflows.prototypes import PrototypeBatch, PrototypePool
 from hullscreen.workflows.settings_tree import Settings
@@ -128,10 +127,6 @@ class Campaign:
                 f"{self.store.name!r} began with (another version, or other pseudopotentials); let "
                 "this worker find the same ones",
             )
-
-    def dft_jobs(self, purpose: str = "") -> DFTJobs:
-        """What computes with DFT and stores results for a purpose, or only looks them up."""
-        return DFTJobs(self.engine, self.store, purpose, self.directory, self.held)
 
     def level(self, stage: int) -> int:
         """Level of a stage's potential."""

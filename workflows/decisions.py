@@ -84,12 +84,17 @@ def first_round(campaign: Campaign) -> None:
 
 
 def new_labels(campaign: Campaign) -> int:
-    """Labels that came after the last fit, of jobs that were run again, or were changed by hand."""
+    """Labels that came after the last fit, of jobs that were run again, or were changed by hand.
+
+    So are final relaxations that another campaign's user has removed.
+    """
     potentials = campaign.store.potentials(["n_training"])
     learnt = potentials[-1]["n_training"] if potentials else 0
     # A released or removed result of a relaxation is in no training set.
     changed = int(campaign.store.campaign().get("labels_changed", 0))
-    return max(len(labelled_structures(campaign)) - int(learnt), changed)
+    final = campaign.store.final_keys()
+    removed = len(set(final) - set(campaign.store.dft_results(final)))
+    return max(len(labelled_structures(campaign)) - int(learnt), changed, removed)
 
 
 def reopen(campaign: Campaign) -> None:

@@ -20,8 +20,8 @@ from ase.data import atomic_numbers
 from pymatgen.core import Element
 
 from hullscreen.database.documents import DFTDocument
-from hullscreen.dft_adapters.preset_files import INITIAL_MOMENTS
-from hullscreen.dft_adapters.quantum_espresso import kpoint_grid
+from hullscreen.dft_adapters.kpoints import kpoint_grid
+from hullscreen.dft_adapters.preset_files import INITIAL_MOMENTS, is_polarised
 from hullscreen.potentials.structures import FloatArray, IntArray, Structures, join
 from hullscreen.workflows.packing import SINGLE_POINTS_OF_A_RELAXATION
 from hullscreen.workflows.symmetry import ask_spglib
@@ -53,19 +53,25 @@ class Workloads:
         Symbols that species are indices into.
     kpoint_spacing
         Largest distance of k points in Å⁻¹, without 2π; 0 for engines without plane waves.
-    spin
-        Whether structures with a magnetic element are spin polarised.
+    magnetic
+        Elements that begin with a moment; none without spin.
+    spin_from_fraction
+        Share of them from which a structure is spin polarised; 0: any.
     """
 
     elements: tuple[str, ...]
     kpoint_spacing: float
-    spin: bool
+    magnetic: frozenset[str]
+    spin_from_fraction: float = 0.0
 
     @classmethod
     def of_engine(cls, table: Mapping[str, Any], elements: Sequence[str]) -> Workloads:
         """For the engine that a settings table describes."""
         spacing = 0.0 if table["engine"] == "ase" else table.get("kpoint_spacing", USUAL_SPACING)
-        return cls(tuple(elements), float(spacing), bool(table.get("spin", True)))
+        moments = {**INITIAL_MOMENTS, **table.get("initial_moments", {})}
+        magnetic = {e for e, moment in moments.items() if moment} if table.get("spin", True) else ()
+        fraction = float(table.get("spin_from_fraction", 0.0))
+        return cls(tuple(elements), float(spacing), frozenset(magnetic), fraction)
 
     def of(self, structures: Structures) -> FloatArray:
         """Workload of each structure, shape (n_structures,)."""
@@ -77,7 +83,7 @@ class Workloads:
     def _of_one(self, cell: FloatArray, positions: FloatArray, species: IntArray) -> float:
         symbols = [self.elements[k] for k in species]
         electrons = sum(valence_electrons(symbol) for symbol in symbols)
-        spins = 2 if self.spin and any(symbol in INITIAL_MOMENTS for symbol in symbols) else 1
+        spins = 2 if is_polarised(symbols, self.magnetic, self.spin_from_fraction) else 1
         points = irreducible_points(cell, positions, species, self.kpoint_spacing)
         return spins * points * electrons * abs(float(np.linalg.det(cell)))
 

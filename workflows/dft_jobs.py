@@ -1,20 +1,23 @@
-"""Running DFT for a campaign so that nothing is paid for twice."""
+"""Running DFT for a campaign so that nothing is paid for twice, what fails included."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 
 from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.dft_queries import QUARANTINED
 from hullscreen.database.documents import DFTDocument, Geometry
 from hullscreen.dft_adapters.engine import (
     CalculationError,
@@ -24,8 +27,12 @@ from hullscreen.dft_adapters.engine import (
     remembering_evaluations,
 )
 from hullscreen.dft_adapters.structure_key import canonical_order, structure_key
+from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray, IntArray
 from hullscreen.workflows.holding import Held
+
+if TYPE_CHECKING:
+    from hullscreen.workflows.campaign import Campaign
 
 # Names the run of `hullscreen run` that a process belongs to.
 RUN_VARIABLE = "HULLSCREEN_RUN"
@@ -49,9 +56,25 @@ def relaxation_kind(force_tolerance: float, stress_tolerance: float) -> str:
     return f"{RELAXATION}:{force_tolerance:.6g}:{stress_tolerance:.6g}"
 
 
+def jobs_of(campaign: Campaign, purpose: str, repeat_before: datetime | None = None) -> DFTJobs:
+    """DFT jobs of a campaign; ``repeat_before`` as in `DFTJobs`."""
+    return DFTJobs(
+        campaign.engine,
+        campaign.store,
+        purpose,
+        campaign.directory,
+        json.dumps(campaign.settings.dft.engine_table(), sort_keys=True),
+        repeat_before,
+        campaign.held,
+    )
+
+
 @dataclass
 class DFTJobs:
     """An engine whose results are looked up in the database first and stored there.
+
+    A failure is a result as well: it is not computed again with the same settings, unless somebody
+    asks for it.
 
     Attributes
     ----------
@@ -61,6 +84,10 @@ class DFTJobs:
         Where results go, and what they are for.
     directory
         Under which each calculation has a folder named by its key.
+    settings
+        All settings of the engine as text, those included that change no energies.
+    repeat_before
+        Failures up to this moment are computed again; None: none is.
     held
         The step that this process carries out; None outside steps.
     """
@@ -69,6 +96,8 @@ class DFTJobs:
     store: CampaignStore
     purpose: str
     directory: Path
+    settings: str = ""
+    repeat_before: datetime | None = None
     held: Held | None = None
     _fingerprints: dict[frozenset[str], str] = field(default_factory=dict)
 
@@ -93,7 +122,8 @@ class DFTJobs:
         Raises
         ------
         CalculationError
-            The engine failed; the failure is stored with its reason.
+            The engine failed, now or before; the failure is stored with its reason. Or the result
+            is quarantined.
         """
         return self._stored_or_computed(
             SINGLE_POINT, atoms, structure_index, lambda f: self.engine.single_point(atoms, f)
@@ -113,7 +143,8 @@ class DFTJobs:
         Raises
         ------
         CalculationError
-            The engine failed or did not converge; the failure is stored with its reason.
+            The engine failed or did not converge, now or before; the failure is stored with its
+            reason. Or the result is quarantined.
         """
 
         def relaxed(folder: Path) -> DFTResult:
@@ -131,6 +162,8 @@ class DFTJobs:
                     f"({result.reason or 'no reason given'}) in {result.n_evaluations} "
                     "evaluations; raise max_steps under [dft] and rerun the job",
                     folder,
+                    result.corrections,
+                    result.cpu_seconds,
                 )
             return result
 
@@ -138,7 +171,12 @@ class DFTJobs:
         kind = relaxation_kind(force_tolerance, stress_tolerance)
         with remembering_evaluations(self.engine, memory) as stores_evaluations:
             return self._stored_or_computed(
-                kind, atoms, structure_index, relaxed, counted=not stores_evaluations
+                kind,
+                atoms,
+                structure_index,
+                relaxed,
+                counted=not stores_evaluations,
+                max_steps=max_steps,
             )
 
     def _stored_or_computed(
@@ -149,21 +187,29 @@ class DFTJobs:
         compute: Callable[[Path], DFTResult],
         *,
         counted: bool = True,
+        max_steps: int = 1,
     ) -> DFTDocument:
         """The calculation's document; ``counted`` unless its evaluations are stored one by one."""
         key = self.key(atoms, kind)
-        stored = self._done(key)
+        folder = self.directory / key[:2] / key
+        limits = hashlib.sha256(f"{self.settings}:{max_steps}".encode()).hexdigest()
+        stored = self._known(key, limits, folder)
         if stored is not None:
             return stored
         with self.held.computing(key) if self.held else nullcontext():
             # Another step, perhaps of another campaign, may have been quicker.
-            return self._done(key) or self._computed(
-                key, kind, atoms, structure_index, compute, counted=counted
+            return self._known(key, limits, folder) or self._computed(
+                key, kind, atoms, structure_index, compute, folder, limits, counted=counted
             )
 
-    def _done(self, key: str) -> DFTDocument | None:
+    def _known(self, key: str, limits: str, folder: Path) -> DFTDocument | None:
+        """What was computed before; a failure is raised again."""
         stored = self.store.dft_result(key)
-        return stored if stored is not None and stored.state == "done" else None
+        if stored is None or stored.state == "done":
+            return stored
+        if stored.state == QUARANTINED or self._is_final(stored, limits):
+            raise CalculationError(stored.state, stored.reason, folder, stored.corrections)
+        return None
 
     def _computed(
         self,
@@ -172,21 +218,25 @@ class DFTJobs:
         atoms: Atoms,
         structure_index: int,
         compute: Callable[[Path], DFTResult],
+        folder: Path,
+        limits: str,
         *,
         counted: bool,
     ) -> DFTDocument:
         # Whoever took the step over may be about to compute it, too.
         self.store.require_claim()
-        folder = self.directory / key[:2] / key
+        began = time.process_time()
         try:
             self._refuse_deadly(key, atoms, folder)
             result = compute(folder)
         except CalculationError as error:
             geometry = Geometry(np.array(atoms.cell[:]), np.array(atoms.positions))
+            spent = error.cpu_seconds or time.process_time() - began
             self._save(
                 kind, atoms, structure_index, geometry,
                 state="failed", reason=str(error), n_evaluations=int(counted),
-                corrections=error.corrections,
+                cpu_seconds=spent if counted else 0.0,
+                corrections=error.corrections, limits=limits,
             )  # fmt: skip
             raise
         return self._save(
@@ -202,6 +252,11 @@ class DFTJobs:
             cpu_seconds=result.cpu_seconds if counted else 0.0,
             corrections=result.corrections,
         )
+
+    def _is_final(self, failure: DFTDocument, limits: str) -> bool:
+        """Whether computing it once more would fail once more, and nobody has asked for it."""
+        asked = self.repeat_before is not None and failure.created_at <= self.repeat_before
+        return failure.limits == limits and not asked
 
     def _refuse_deadly(self, key: str, atoms: Atoms, folder: Path) -> None:
         """Give up a calculation in which several processes of one run have ended.
@@ -251,8 +306,8 @@ class _Memory:
 
     def recall(self, atoms: Atoms) -> Evaluated | None:
         self.asked_s = time.process_time()
-        stored = self.jobs._done(self.jobs.key(atoms, SINGLE_POINT))  # noqa: SLF001 - as below
-        if stored is None:
+        stored = self.jobs.store.dft_result(self.jobs.key(atoms, SINGLE_POINT))
+        if stored is None or stored.state != "done":
             self.jobs.store.require_claim()
             return None
         return stored_energy(stored), forces_for(atoms, stored), stored_array(stored.stress)
@@ -281,8 +336,15 @@ def forces_for(atoms: Atoms, stored: DFTDocument) -> FloatArray:
 
 
 def stored_energy(stored: DFTDocument) -> float:
-    """Energy of a calculation that is done, eV."""
-    assert stored.energy is not None, f"{stored.key} is done but has no energy"  # noqa: S101
+    """Energy of a calculation that is done, eV.
+
+    Raises
+    ------
+    CampaignError
+        It has none.
+    """
+    if stored.energy is None:
+        raise CampaignError(f"the DFT result {stored.key} is stored as done but has no energy")
     return stored.energy
 
 

@@ -18,6 +18,7 @@ from hullscreen.workflows.flows import submit_round
 from hullscreen.workflows.holding import holding
 from hullscreen.workflows.interruption import StepInterruptedError, interruption
 from hullscreen.workflows.recovery import give_back, last_launch_of, leave
+from hullscreen.workflows.repetition import asked_again_at
 from hullscreen.workflows.tending import Tender
 
 
@@ -94,7 +95,8 @@ class LabelTask(RoundTask):
 
     def perform(self, campaign: Campaign) -> None:
         """Compute the span's single points."""
-        steps.label(campaign, campaign.store.round(self["round"]), *self.span)
+        asked_at = asked_again_at(self.launchpad, self.fw_id)
+        steps.label(campaign, campaign.store.round(self["round"]), *self.span, asked_at)
 
 
 @explicit_serialize
@@ -134,4 +136,5 @@ class FinalRelaxTask(RoundTask):
 
     def perform(self, campaign: Campaign) -> None:
         """Relax the span's structures with DFT."""
-        steps.relax_with_dft(campaign, campaign.store.round(self["round"]), *self.span)
+        asked_at = asked_again_at(self.launchpad, self.fw_id)
+        steps.relax_with_dft(campaign, campaign.store.round(self["round"]), *self.span, asked_at)

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from hullscreen.dft_adapters.engine import fingerprint
-from hullscreen.dft_adapters.file_engine import RESULT_FILE
+from hullscreen.dft_adapters.result_file import RESULT_FILE
 from hullscreen.potentials.basis import generate_basis
 from hullscreen.potentials.structures import FloatArray, Structures
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.dft_costs import CostModel, Workloads, model_of
-from hullscreen.workflows.dft_jobs import RELAXATION, SINGLE_POINT, atoms_of
+from hullscreen.workflows.dft_jobs import RELAXATION, SINGLE_POINT, atoms_of, jobs_of
 from hullscreen.workflows.expected_work import (
     Estimate,
     expected_calculations,
@@ -217,7 +217,7 @@ def _seed_seconds(
     campaign: Campaign, seed: Structures, predicted: FloatArray
 ) -> tuple[float, float]:
     """CPU seconds of the seed that were spent, and those that are expected on top."""
-    jobs = campaign.dft_jobs()
+    jobs = jobs_of(campaign, "seed")
     keys = [
         jobs.key(atoms_of(*seed.one(i), campaign.elements), SINGLE_POINT) for i in range(len(seed))
     ]

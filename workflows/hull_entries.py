@@ -11,8 +11,8 @@ import spglib
 from ase.data import atomic_masses, chemical_symbols
 
 from hullscreen.database.documents import DFTDocument
-from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray
+from hullscreen.workflows.dft_jobs import stored_energy
 from hullscreen.workflows.symmetry import ask_spglib
 
 # A relaxation to 0.01 eV/Å and 0.1 GPa leaves displacements of about 0.01 Å in a soft crystal;
@@ -98,19 +98,6 @@ class Entry:
             "crystal_system": system,
             "symprec": SYMPREC_ANGSTROM,
         }
-
-
-def stored_energy(result: DFTDocument) -> float:
-    """Energy of a calculation that is done, eV.
-
-    Raises
-    ------
-    CampaignError
-        It has none.
-    """
-    if result.energy is None:
-        raise CampaignError(f"the DFT result {result.key} is stored as done but has no energy")
-    return result.energy
 
 
 def _space_group(crystal: tuple[FloatArray, FloatArray, list[int]]) -> tuple[str, int]:

@@ -118,7 +118,7 @@ def recompute(store: CampaignStore, key: str) -> DFTDocument:
     # Noted first: whatever happens in between, the next run looks for what is missing.
     _note_change(store)
     _set_aside(Path(campaign["directory"]) / result.key[:2] / result.key)
-    store.remove_dft(result, store.selected_keys())
+    store.remove_dft(result)
     return result
 
 

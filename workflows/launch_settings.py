@@ -115,8 +115,8 @@ class Launch:
     workers: int = setting(0, "Processes that `hullscreen run` starts; 0: one per core.", ge=0)
     dft_workers: int = setting(
         0,
-        "Further processes, for DFT alone, which the others then leave to them; 0: all do "
-        "everything.",
+        "Further processes, for DFT alone, which the others then leave to them; 0: as many as "
+        "there are cores for, if a DFT calculation takes several, else all do everything.",
         ge=0,
     )
     queue: Literal["slurm", "pbs", "sge", ""] = setting(

@@ -13,7 +13,7 @@ from hullscreen.dft_adapters.engine import CalculationError
 from hullscreen.potentials.structures import Structures, concatenate
 from hullscreen.workflows.borrowed_labels import borrowed_labels, systems_of
 from hullscreen.workflows.campaign import Campaign
-from hullscreen.workflows.dft_jobs import SINGLE_POINT, atoms_of
+from hullscreen.workflows.dft_jobs import SINGLE_POINT, atoms_of, jobs_of
 from hullscreen.workflows.seed import SEED_POOL, campaign_seed
 
 READ_TOGETHER = 2000
@@ -119,7 +119,7 @@ def measure(campaign: Campaign, found: Survey, progress: Callable[[int, int], No
     """
     campaign.store.ensure_indexes()
     campaign.engine.check(campaign.elements)
-    jobs = campaign.dft_jobs("seed")
+    jobs = jobs_of(campaign, "seed")
     places = _places_to_measure(found.seed, len(campaign.elements))
     failures, spent = [], []
     for done, place in enumerate(places):

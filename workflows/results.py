@@ -14,9 +14,9 @@ from hullscreen.database.dft_queries import QUARANTINED
 from hullscreen.database.documents import DFTDocument
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray
-from hullscreen.workflows.dft_jobs import SINGLE_POINT
+from hullscreen.workflows.dft_jobs import SINGLE_POINT, stored_energy
 from hullscreen.workflows.hull import Hull, convex_hull
-from hullscreen.workflows.hull_entries import Entry, stored_energy
+from hullscreen.workflows.hull_entries import Entry
 from hullscreen.workflows.rounds import UNCONVERGED
 from hullscreen.workflows.same_basin import same_crystal
 from hullscreen.workflows.screening import TIE

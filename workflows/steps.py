@@ -7,6 +7,7 @@ read from the database when it runs, so a step that was killed goes on where it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import numpy as np
 from ase import Atoms
@@ -27,7 +28,13 @@ from hullscreen.potentials.relaxation import Outcome, RelaxationLimits, relax
 from hullscreen.potentials.relaxation import Relaxed as Batch
 from hullscreen.workflows import quarantine
 from hullscreen.workflows.campaign import Campaign, read_potential
-from hullscreen.workflows.dft_jobs import DFTJobs, atoms_of, relaxation_kind, stored_energy
+from hullscreen.workflows.dft_jobs import (
+    DFTJobs,
+    atoms_of,
+    jobs_of,
+    relaxation_kind,
+    stored_energy,
+)
 from hullscreen.workflows.labelled import labelled_structures, training_set_of
 from hullscreen.workflows.learning import shortest_bond, train
 
@@ -43,13 +50,21 @@ COLLAPSE_OF_MIN_DISTANCE = 0.75
 DEPTH_OF_A_HOLE = 1.0
 
 
-def label(campaign: Campaign, round_: RoundDocument, first: int, last: int) -> None:
+def label(
+    campaign: Campaign,
+    round_: RoundDocument,
+    first: int,
+    last: int,
+    repeat_before: datetime | None = None,
+) -> None:
     """Compute DFT single points of the selected structures ``first`` to ``last`` (exclusive).
+
+    What failed up to ``repeat_before`` is computed again; other failures are remembered.
 
     Raises
     ------
     DFTError
-        Some failed; the others are stored.
+        Some failed, now or before; the others are stored.
     EngineMissingError
         The engine cannot serve, or is not the one that the campaign began with.
     """
@@ -58,7 +73,7 @@ def label(campaign: Campaign, round_: RoundDocument, first: int, last: int) -> N
     # Of an earlier campaign; they are not computed again until somebody asks for it.
     quarantined = campaign.store.quarantined_dft([one.key for one in wanted])
     wanted = [one for one in wanted if one.key not in quarantined]
-    jobs = campaign.dft_jobs(round_.purpose)
+    jobs = jobs_of(campaign, round_.purpose, repeat_before)
     failures = []
     with campaign.accounting("dft_labels"):
         for selected in wanted:
@@ -75,47 +90,70 @@ def label(campaign: Campaign, round_: RoundDocument, first: int, last: int) -> N
     _raise_failures(failures, len(wanted))
 
 
-def relax_with_dft(campaign: Campaign, round_: RoundDocument, first: int, last: int) -> None:
+def relax_with_dft(
+    campaign: Campaign,
+    round_: RoundDocument,
+    first: int,
+    last: int,
+    repeat_before: datetime | None = None,
+) -> None:
     """Relax the final structures number ``first`` to ``last`` (exclusive) with DFT.
+
+    What failed up to ``repeat_before`` is computed again; other failures are remembered.
 
     Raises
     ------
     DFTError
-        Some failed; the others are stored.
+        Some failed, now or before; the others are stored.
     EngineMissingError
         The engine cannot serve, or is not the one that the campaign began with.
     """
     campaign.require_same_engine()
-    jobs = campaign.dft_jobs(round_.purpose)
+    jobs = jobs_of(campaign, round_.purpose, repeat_before)
     wanted = round_.final_indices[first:last]
     least_distance = COLLAPSE_OF_MIN_DISTANCE * min_distance(campaign)
     failures = []
     with campaign.accounting("dft_final"):
         for index in wanted:
+            atoms = _start_of_relaxation(campaign, index)
             try:
-                final = _final(campaign, round_, jobs, index, least_distance)
+                final = _final(campaign, round_, jobs, index, atoms, least_distance)
             except CalculationError as error:
-                final = {"state": "failed", "reason": str(error)}
+                key = _relaxation_key(campaign, jobs, atoms)
+                final = {"state": "failed", "key": key, "reason": str(error)}
                 failures.append(f"structure {index}: {error}")
             campaign.store.save_final(index, final)
     _raise_failures(failures, len(wanted))
 
 
+def _stress_tolerance(campaign: Campaign) -> float:
+    """Of a final relaxation, eV/Å³."""
+    return campaign.settings.dft.stress_tolerance_gpa / EV_PER_CUBIC_ANGSTROM_IN_GPA
+
+
+def _relaxation_key(campaign: Campaign, jobs: DFTJobs, atoms: Atoms) -> str:
+    force_tolerance = campaign.settings.dft.force_tolerance
+    return jobs.key(atoms, relaxation_kind(force_tolerance, _stress_tolerance(campaign)))
+
+
 def _final(
-    campaign: Campaign, round_: RoundDocument, jobs: DFTJobs, index: int, least_distance: float
+    campaign: Campaign,
+    round_: RoundDocument,
+    jobs: DFTJobs,
+    index: int,
+    atoms: Atoms,
+    least_distance: float,
 ) -> dict[str, object]:
-    """Relax a structure with DFT and judge the result: what is noted of it."""
+    """Relax structure ``index`` from ``atoms`` with DFT and judge the result: what is noted."""
     settings = campaign.settings.dft
-    atoms = _start_of_relaxation(campaign, index)
-    stress_tolerance = settings.stress_tolerance_gpa / EV_PER_CUBIC_ANGSTROM_IN_GPA
-    key = jobs.key(atoms, relaxation_kind(settings.force_tolerance, stress_tolerance))
+    key = _relaxation_key(campaign, jobs, atoms)
     aside = campaign.store.quarantined_dft([key]).get(key)
     if aside is None:
         result = jobs.relax(
             atoms,
             index,
             force_tolerance=settings.force_tolerance,
-            stress_tolerance=stress_tolerance,
+            stress_tolerance=_stress_tolerance(campaign),
             max_steps=settings.max_steps,
         )
         reason = quarantine.relaxation_verdict(campaign, index, result, least_distance)

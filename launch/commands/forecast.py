@@ -57,26 +57,32 @@ def command(
     workers: int | None,
     database_uri: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Say what the campaign in DIRECTORY will cost: DFT calculations, time and disk.
 
     The number of calculations comes from the pool and from what finished campaigns have asked
     for; the cost of each from calculations with the same engine and elements in the database.
     """
     from hullscreen.launch.campaign_session import open_session
+    from hullscreen.potentials.errors import DFTError
 
     with open_session(directory, database_uri) as session:
         made = _forecast(session, measure=measure, workers=workers)
+    measured = made["measured"]
+    in_vain = bool(measured["failures"]) and not measured["calculations"]
     if as_json:
         click.echo(json.dumps(made))
-        return
-    _show(made, directory)
+    else:
+        _show(made)
+        what_next = "mend this first, then" if in_vain else "Next:"
+        click.echo(f"{what_next} hullscreen run {directory}")
+    return DFTError.exit_code if in_vain else 0
 
 
 def _forecast(session: Session, *, measure: bool, workers: int | None) -> dict[str, Any]:
     """The forecast of a campaign directory; ``failures`` are those of measurements."""
-    from hullscreen.launch.forecast_summary import dft_processes, n_cores
     from hullscreen.launch.progress import progress_board
+    from hullscreen.launch.worker_numbers import n_cores, worker_numbers
     from hullscreen.workflows import pool_survey
     from hullscreen.workflows.campaign import Campaign
     from hullscreen.workflows.forecast import cost_model, forecast
@@ -96,7 +102,7 @@ def _forecast(session: Session, *, measure: bool, workers: int | None) -> dict[s
     made = forecast(
         campaign,
         found,
-        n_workers=workers or dft_processes(session.settings.launch),
+        n_workers=workers or worker_numbers(session.settings).at_dft,
         parallel=measured.parallel,
         n_cores=None if workers else n_cores(),
     )
@@ -104,7 +110,7 @@ def _forecast(session: Session, *, measure: bool, workers: int | None) -> dict[s
     return made
 
 
-def _show(made: dict[str, Any], directory: Path) -> None:
+def _show(made: dict[str, Any]) -> None:
     from hullscreen.launch.forecast_summary import span, time_span
     from hullscreen.launch.result_tables import duration, print_table, result_console
 
@@ -143,11 +149,10 @@ def _show(made: dict[str, Any], directory: Path) -> None:
     done = made["done"]
     if done["single_points"] or done["relaxations"]:
         console.print(
-            f"Done so far: {done['single_points']:,.0f} single points, "
+            f"Spent so far: {done['single_points']:,.0f} single points, "
             f"{done['relaxations']:,.0f} relaxations, {duration(done['cpu_seconds'])} of processor "
             "time."
         )
-    console.print(f"Next: hullscreen run {directory}")
 
 
 def _costs(made: dict[str, Any]) -> str:

@@ -123,7 +123,8 @@ def show_hull(result: HullResult, *, everything: bool = False) -> None:
     if result.n_labels_quarantined:
         console.print(
             f"{_plural(result.n_labels_quarantined, 'DFT single point')} cannot be right and "
-            "taught nothing; `hullscreen labels --quarantined` says why, and how to let one count."
+            "taught nothing; `hullscreen labels DIR --quarantined` says why, and how to let one "
+            "count."
         )
     if result.n_pending:
         console.print(f"{result.n_pending} more structures wait for their DFT relaxation.")

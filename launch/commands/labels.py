@@ -47,8 +47,8 @@ def command(
     A result that cannot be right (an energy that no crystal has, or that contradicts all others; a
     relaxation that went uphill) is quarantined with its reason: nothing is learnt from it and it is
     on no hull. A key may be shortened to its first letters. After --release or --recompute the next
-    `hullscreen run` learns and screens everything once more; no other DFT that gave a
-    result is repeated.
+    `hullscreen run` or `submit` learns and screens everything once more; no other DFT is repeated,
+    and what failed only if it is asked for like this or by `lpad rerun_fws`.
     """
     from hullscreen.launch.campaign_session import open_started
     from hullscreen.potentials.errors import InputError

@@ -87,7 +87,8 @@ def _show_quarantined(console: Console, report: dict[str, Any]) -> None:
     if quarantined:
         console.print(
             f"DFT results that cannot be right: {len(quarantined)}. They taught nothing and are on "
-            "no hull; `hullscreen labels --quarantined` lists them and says how to let one count."
+            "no hull; `hullscreen labels DIR --quarantined` lists them and says how to let one "
+            "count."
         )
     for number, doubt in report["doubts"].items():
         console.print(f"Round {number}: {doubt}.")

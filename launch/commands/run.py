@@ -30,17 +30,18 @@ def command(directory: Path, workers: int | None, database_uri: str | None) -> N
     DFT what the potential would have to extrapolate, and relaxes the few survivors with DFT.
     Anything may be killed at any time: the same command goes on where it was.
     """
-    import os
     import signal
 
     from hullscreen.launch.campaign_session import open_session
     from hullscreen.launch.local_run import run
     from hullscreen.launch.progress import progress_board
+    from hullscreen.launch.worker_numbers import worker_numbers
 
     # A batch system's or a person's `kill` ends this like Ctrl-C: workers first, then a sentence.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open_session(directory, database_uri) as session, progress_board() as board:
-        launch = session.settings.launch
-        wanted = launch.workers if workers is None else workers
-        run(session, board, wanted or len(os.sched_getaffinity(0)), launch.dft_workers)
+        numbers = worker_numbers(session.settings, workers)
+        if numbers.warning:
+            board.note(numbers.warning)
+        run(session, board, numbers.workers, numbers.dft_workers)
     click.echo(f"The hull is there: hullscreen hull {directory}", err=True)

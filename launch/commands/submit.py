@@ -23,25 +23,33 @@ def command(directory: Path, database_uri: str | None) -> None:
 
     Any FireWorks worker that reaches the database does the work; each round puts the next one into
     the LaunchPad. Without an address under [database] the campaign's own server must be kept
-    running with `hullscreen db start`.
+    running with `hullscreen db start`. Submitted again when nothing is left to do, it repeats what
+    failed for want of an engine, a file or room, and what the campaign cannot do without; and it
+    learns and screens once more after `hullscreen labels` has changed what counts.
     """
     from contextlib import closing
 
     from hullscreen.launch.campaign_session import open_session
     from hullscreen.launch.local_run import prepare
-    from hullscreen.workflows import recovery
+    from hullscreen.workflows import decisions, recovery
 
     with open_session(directory, database_uri) as session:
         campaign, launchpad = prepare(session)
         with closing(launchpad.connection):
-            new = (
-                recovery.is_idle(launchpad, session.store)
-                and not session.store.campaign()["finished"]
-            )
+            # Workers elsewhere are left alone while they have something to do.
+            idle, again = recovery.is_idle(launchpad, session.store), 0
+            if idle:
+                again = recovery.retry_failed(launchpad, campaign, all_steps=True)
+            finished = session.store.campaign()["finished"] and not again
+            if idle and finished and decisions.new_labels(campaign) > 0:
+                decisions.reopen(campaign)
+                finished = False
             recovery.resubmit(launchpad, campaign)
         own_server = session.connection.embedded
-    if not new:
+    if not idle or finished:
         click.echo("Already submitted; nothing changed.", err=True)
         return
+    if again:
+        click.echo(f"{again} failed steps are run again.", err=True)
     server = f"hullscreen db start {directory} && " if own_server else ""
     click.echo(f"Submitted. Next: {server}cd {directory} && rlaunch rapidfire", err=True)

@@ -394,6 +394,23 @@ def test_borrowed_evaluations_are_those_another_campaign_paid(store):
     assert store.borrowed_evaluations([]) == 0
 
 
+def test_a_relaxation_goes_with_its_evaluations_but_for_any_campaigns_labels(store, mongo):
+    relaxation = dft("r", kind="relaxation", purpose="final", structure_index=3)
+    store.save_dft(relaxation)
+    for key in ("step", "learnt", "learnt elsewhere"):
+        store.save_dft(dft(key, purpose="final", structure_index=3))
+    store.save_dft(dft("another's", purpose="final", structure_index=4))
+    store.insert_round(round_document(0), [selected(0, 0, "learnt")])
+    other = CampaignStore(mongo, "d")
+    for name in ("c", "d"):
+        CampaignStore(mongo, name).create(campaign_document(name=name))
+    theirs = dataclasses.replace(selected(0, 0, "learnt elsewhere"), campaign="d")
+    other.insert_round(round_document(0, campaign="d"), [theirs])
+    store.remove_dft(relaxation)
+    keys = ["r", "step", "learnt", "learnt elsewhere", "another's"]
+    assert set(store.dft_results(keys)) == {"learnt", "learnt elsewhere", "another's"}
+
+
 def test_reference_relaxations_that_are_done_stay(store):
     first = ReferenceRelaxation(
         key="k", state="failed", engine="e", numbers=(29, 46), geometry=geometry(0), energy=None,

@@ -3,6 +3,7 @@
 import errno
 import json
 import random
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,9 @@ from hullscreen.dft_adapters.corrections import (
     Reached,
 )
 from hullscreen.dft_adapters.engine import CalculationError, DFTResult, EngineMissingError
-from hullscreen.dft_adapters.file_engine import Failure, Task, run_calculation
+from hullscreen.dft_adapters.failures import Failure
+from hullscreen.dft_adapters.file_engine import Task, run_calculation
+from hullscreen.dft_adapters.own_folder import own_folder
 
 # A relaxation of one atom in a cubic cell: each step takes 1 Å off until 3 Å are left. The first
 # line of `fates`, such as "5 bands are broken", says at which length this run ends, and how.
@@ -168,6 +171,45 @@ def test_processor_time_of_all_attempts_is_added_up(compute, monkeypatch):
     assert len(spent) == 4
     # The same numbers in the same order.
     assert result.cpu_seconds == sum(spent) > 0
+
+
+def test_processor_time_of_what_failed_is_told(compute):
+    with pytest.raises(CalculationError, match="has no hope") as caught:
+        compute("5 bands are broken", "7 hopeless")
+    assert caught.value.cpu_seconds > 0
+    # As it goes from one process to another.
+    assert copy(caught.value).cpu_seconds == caught.value.cpu_seconds
+
+
+def test_processor_time_is_kept_where_the_machine_lacked_something(compute):
+    with pytest.raises(EngineMissingError, match="has no licence"):
+        compute("8 no licence", task=SINGLE_POINT)
+    with pytest.raises(CalculationError, match="has no hope") as first:
+        compute("8 hopeless", task=SINGLE_POINT)
+    with pytest.raises(CalculationError, match="has no hope") as second:
+        compute("8 hopeless", task=SINGLE_POINT)
+    # Two attempts, then one: a failed one's journal is gone.
+    assert first.value.cpu_seconds > second.value.cpu_seconds > 0
+
+
+def test_a_folder_that_cannot_be_used_is_the_machines_failure(compute, tmp_path):
+    (tmp_path / "a file").touch()
+    with pytest.raises(EngineMissingError, match="its files cannot be used") as caught:
+        run_calculation(
+            ShellEngine(), Atoms("Al", cell=[8] * 3, pbc=True), tmp_path / "a file" / "run", RELAX
+        )
+    assert caught.value.reason == "files"
+
+
+def test_two_workers_at_one_calculation_do_not_write_over_each_other(compute, tmp_path):
+    folder = tmp_path / "run"
+    with own_folder(folder):
+        # The other one may have been stopped for hours.
+        assert compute(folder=folder).energy == 3.0
+        assert lines(tmp_path / "run-2" / "runs") == ["run"]
+        assert not (folder / "runs").exists()
+    compute(folder=folder)
+    assert lines(folder / "runs") == ["run"]
 
 
 def test_going_on_from_the_restart_files(compute, tmp_path):
@@ -354,9 +396,12 @@ def test_other_faults_of_the_system_are_not_called_a_full_disk(compute, monkeypa
     def broken(*_arguments):
         raise OSError(errno.EIO, "bad sectors")
 
-    monkeypatch.setattr(file_engine, "write_result_file", broken)
-    with pytest.raises(OSError, match="bad sectors"):
-        compute()
+    with monkeypatch.context() as patch:
+        patch.setattr(file_engine, "write_result_file", broken)
+        with pytest.raises(EngineMissingError, match=r"cannot be used .*bad sectors") as caught:
+            compute()
+    assert caught.value.reason == "files"
+    assert compute().energy == 3.0
 
 
 def test_failures_on_a_disk_without_room_are_the_disks(compute, monkeypatch, tmp_path):

@@ -90,6 +90,30 @@ def test_what_does_not_fit_is_said(folder, files, functional, element, message):
         find_pseudopotentials(folder, files, functional, [element])
 
 
+@pytest.mark.parametrize("name", ["Al pbe.UPF", "Al'.UPF", "more/Al.UPF", "Al,1.UPF"])
+def test_names_that_pw_x_cannot_read_are_said(folder, name):
+    (folder / "more").mkdir()
+    (folder / name).write_bytes((folder / "Al.pbe.UPF").read_bytes())
+    with pytest.raises(EngineMissingError, match="cannot read the name of the pseudopotential"):
+        find_pseudopotentials(folder, {"Al": name}, "PBE", ["Al"])
+
+
+def test_a_path_that_is_too_long_for_pw_x_is_said(folder):
+    long = folder / ("x" * 120) / ("y" * 120)
+    long.mkdir(parents=True)
+    (long / "Al.UPF").write_bytes((folder / "Al.pbe.UPF").read_bytes())
+    with pytest.raises(EngineMissingError, match=r"bytes, and pw\.x reads 255; set"):
+        find_pseudopotentials(long, {}, "PBE", ["Al"])
+
+
+def test_what_is_no_file_is_passed_over(folder):
+    (folder / "Al.loop.UPF").symlink_to("Al.loop.UPF")
+    (folder / "Al.gone.UPF").symlink_to("nothing")
+    (folder / "Al.folder.UPF").mkdir()
+    found = find_pseudopotentials(folder, {}, "PBE", ["Al"])
+    assert found["Al"].path.name == "Al.pbe.UPF"
+
+
 def test_a_missing_folder_is_said(tmp_path):
     with pytest.raises(EngineMissingError, match="does not exist; set `pseudopotentials`"):
         find_pseudopotentials(tmp_path / "nowhere", {}, "PBE", ["Al"])

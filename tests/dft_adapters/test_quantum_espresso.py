@@ -10,7 +10,7 @@ from ase.build import bulk
 from ase.units import GPa
 
 from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError, load_engine
-from hullscreen.dft_adapters.quantum_espresso import kpoint_grid
+from hullscreen.dft_adapters.kpoints import kpoint_grid
 
 pytestmark = pytest.mark.qe
 

@@ -15,13 +15,16 @@ HEADER = '<UPF version="2.0.1"><PP_HEADER element="Al" functional="PBE" z_valenc
 XML = """<espresso><output>
 <convergence_info><scf_conv><convergence_achieved>{converged}</convergence_achieved></scf_conv>
 </convergence_info>
-<atomic_structure><atomic_positions><atom name="Al">0 0 0</atom></atomic_positions>
+<atomic_structure><atomic_positions><atom name="{atom}">{position}</atom></atomic_positions>
 <cell><a1>0 {a} {a}</a1><a2>{a} 0 {a}</a2><a3>{a} {a} 0</a3></cell></atomic_structure>
 <total_energy><etot>{energy}</etot></total_energy>
 <forces>{forces}</forces><stress>{stress}</stress></output></espresso>
 """
 XML_PATH = "scratch/pwscf.save/data-file-schema.xml"
-GOOD = {"a": "4", "converged": "true", "energy": "-2.5", "forces": "0 0 0", "stress": "0 " * 9}
+GOOD = {
+    "a": "4", "converged": "true", "energy": "-2.5", "forces": "0 0 0", "stress": "0 " * 9,
+    "atom": "Al", "position": "0 0 0",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -55,6 +58,20 @@ def test_an_honest_answer_is_understood(impostor, tmp_path):
         ("echo garbage", "no_result", "without writing data-file-schema.xml; is the executable"),
         (saying(energy="NaN"), "unreadable_result", "etot is nan"),
         (saying(energy="lots"), "unreadable_result", "could not convert"),
+        (saying(a="NaN"), "unreadable_result", "its geometry is not finite"),
+        (saying(position="0 0 1e999"), "unreadable_result", "its geometry is not finite"),
+        (saying(atom="Ni"), "unreadable_result", "not those of Al in their order"),
+        (saying().replace("<atom name", "<at name"), "unreadable_result", "not a complete result"),
+        (
+            saying().replace("<espresso>", '<?xml version="1.0" encoding="UTF-9"?><espresso>'),
+            "unreadable_result",
+            "unknown encoding",
+        ),
+        (
+            saying() + "echo '!    total energy              =   *********** Ry'",
+            "unreadable_result",
+            "is not the one that pw.x printed",
+        ),
         (saying(forces="NaN 0 0"), "not_finite", "gave a force that is not a finite number"),
         (saying(forces="0 0 0 0 0 0"), "wrong_shape", r"shape \(2, 3\)"),
         (saying(a="2"), "collapsed", r"changed the volume 0\.14 times"),

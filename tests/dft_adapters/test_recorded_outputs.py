@@ -14,7 +14,8 @@ from ase.units import GPa
 from hullscreen.dft_adapters import quantum_espresso
 from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError, load_engine
 from hullscreen.dft_adapters.espresso_output import last_step, parse_xml
-from hullscreen.dft_adapters.file_engine import Task, raise_if_failed
+from hullscreen.dft_adapters.failures import raise_if_failed
+from hullscreen.dft_adapters.file_engine import Task
 from hullscreen.dft_adapters.model_hessian import shortest_distance
 from hullscreen.dft_adapters.runner import Completed, run_command
 from hullscreen.dft_adapters.vasp_output import parse_vasprun
@@ -303,6 +304,23 @@ def test_a_truncated_file_is_never_a_result(recorded, name):
         with pytest.raises(CalculationError) as caught:
             parse_xml(folder / XML)
         assert caught.value.reason == "unreadable_result", f"cut at byte {end}"
+
+
+@pytest.mark.parametrize("name", ["vc_relax", "vc_relax_of_two_atoms"])
+def test_of_a_truncated_relaxation_the_whole_steps_are_known(recorded, name):
+    """It was killed while pw.x wrote its file: what it has paid for is not lost."""
+    folder, _ = recorded(name)
+    whole = (folder / XML).read_bytes()
+    images = ase.io.read(folder / "output.txt", format="espresso-out", index=":")
+    for end in np.linspace(0, len(whole) - 1, 50, dtype=int):
+        (folder / XML).write_bytes(whole[:end])
+        n_whole = whole[:end].count(b"</step>")
+        reached = last_step(folder / XML)
+        if n_whole == 0:
+            assert reached is None
+            continue
+        assert reached.n_evaluations == n_whole
+        assert reached.cell == pytest.approx(images[n_whole - 1].cell[:], abs=PRINTED_LENGTH)
 
 
 def test_damaged_numbers_are_refused_or_still_the_same(recorded):

@@ -457,6 +457,28 @@ def test_electrons_that_somebody_stopped_are_no_label(environment, plan, tmp_pat
     assert not was_stopped(tmp_path, late=False)
 
 
+def test_a_relaxation_that_somebody_stops_goes_on(here, tmp_path):
+    """Without a time limit; the stop is not there when it begins again."""
+    stopping = tmp_path / "vasp_std"
+    once = f"[ -e {tmp_path}/stopped ] || echo LSTOP = .TRUE. > STOPCAR; touch {tmp_path}/stopped"
+    stopping.write_text(f"#!/bin/sh\n{once}\nexec {sys.executable} {FAKE_VASP}\n")
+    stopping.chmod(0o755)
+    engine = make_engine(command=[str(stopping)])
+    result = engine.relax(alloy(), tmp_path / "calculation", max_steps=60, **TOLERANCES)
+    assert result.converged
+    assert "time_limit: goes on from CONTCAR" in result.corrections
+
+
+def test_a_single_point_that_somebody_stops_says_so(here, tmp_path):
+    stopping = tmp_path / "vasp_std"
+    stopping.write_text(
+        f"#!/bin/sh\n{sys.executable} {FAKE_VASP}\necho 'hard stop encountered!' >> OUTCAR\n"
+    )
+    stopping.chmod(0o755)
+    with pytest.raises(CalculationError, match="by a STOPCAR that somebody put there"):
+        make_engine(command=[str(stopping)]).single_point(alloy(), tmp_path / "calculation")
+
+
 def test_a_single_point_that_runs_out_of_time_is_not_tried_again(here, plan, tmp_path):
     happened = plan({"kind": "slow_scf", "seconds": 0.5})
     with pytest.raises(CalculationError) as caught:

@@ -4,18 +4,19 @@ import re
 
 import pytest
 
+from hullscreen.launch import campaign_progress
 from hullscreen.launch.campaign_progress import CampaignProgress
 from hullscreen.launch.commands import report as report_command
-from hullscreen.launch.forecast_summary import dft_processes, n_cores, span, summary, time_span
+from hullscreen.launch.forecast_summary import span, summary, time_span
 from hullscreen.launch.result_tables import result_console
 from hullscreen.launch.settings import from_tables
+from hullscreen.launch.worker_numbers import n_cores
 from hullscreen.potentials.structures import join
 from hullscreen.workflows import decisions, steps
 from hullscreen.workflows.campaign import Campaign, add_prototypes
 from hullscreen.workflows.forecast import cost_model, workloads
 from hullscreen.workflows.pool_survey import measure, survey
 from hullscreen.workflows.report import campaign_report
-from hullscreen.workflows.settings_tree import Launch
 
 
 class Board:
@@ -30,6 +31,12 @@ class Board:
 
     def note(self, sentence):
         self.notes.append(sentence)
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch):
+    """Kernels are compiled, whatever is there."""
+    monkeypatch.setattr(campaign_progress, "is_compiled", lambda: True)
 
 
 @pytest.fixture
@@ -70,6 +77,14 @@ def test_a_new_campaign_begins_with_a_forecast_from_data_at_hand(program, mongo)
     # Begun again after a kill, it is the same campaign.
     CampaignProgress(program, board, 2).begin()
     assert len(board.notes) == 1
+
+
+def test_compiling_is_told_before_it_keeps_somebody_waiting(make_campaign, monkeypatch):
+    monkeypatch.setattr(campaign_progress, "is_compiled", lambda: False)
+    board = Board()
+    CampaignProgress(make_campaign(), board, 2).begin()
+    (said,) = board.notes
+    assert "compiled for this machine" in said
 
 
 def test_emt_needs_no_forecast(make_campaign):
@@ -133,13 +148,6 @@ def test_the_last_stage_knows_what_relaxations_cost(program, mongo, tiny_history
     n = len(program.store.last_round().final_indices)
     # A relaxation is worth several single points, and none is done yet.
     assert board.left["final: DFT relaxations"] > 2 * 10.0 * n
-
-
-def test_processes_that_do_dft():
-    assert dft_processes(Launch()) == n_cores()
-    assert dft_processes(Launch(workers=3)) == 3
-    assert dft_processes(Launch(workers=3), 5) == 5
-    assert dft_processes(Launch(workers=3, dft_workers=2), 5) == 2
 
 
 def test_words_for_ranges():

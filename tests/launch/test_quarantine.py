@@ -155,6 +155,62 @@ def test_a_removed_result_is_computed_again_and_all_is_screened_once_more(
     assert after == pytest.approx(before, abs=TIE)
 
 
+def test_a_relaxation_that_another_campaign_removed_is_noticed(directory, copied_campaign):
+    key = copied_campaign.final_keys()[0]
+    copied_campaign.remove_dft(copied_campaign.dft_result(key))
+    with open_session(directory) as session:
+        campaign, launchpad = prepare(session)
+        launchpad.connection.close()
+        assert decisions.new_labels(campaign) == 1
+
+
+def test_submitting_again_screens_once_more_what_was_changed_by_hand(
+    directory, call, copied_campaign, aside
+):
+    code, _, err = call("submit", directory)
+    assert (code, err) == (0, "Already submitted; nothing changed.\n")
+    call("labels", directory, "--release", aside)
+    code, _, err = call("submit", directory)
+    assert code == 0
+    assert "Submitted." in err
+    last = copied_campaign.last_round()
+    assert last.submitted
+    assert last.stage == 1
+    assert not copied_campaign.campaign()["finished"]
+    # It is under way now.
+    assert "Already submitted" in call("submit", directory)[2]
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [
+        ("hullscreen.dft_adapters.engine.EngineMissingError: the disk has no room left", True),
+        ("hullscreen.potentials.errors.DFTError: 1 of 5 calculations failed: it diverged", False),
+    ],
+)
+def test_submitting_again_repeats_what_the_machine_could_not_do(
+    reason, again, directory, call, copied_campaign, mongo
+):
+    database = mongo.database
+    job = database.fireworks.find_one({"name": {"$regex": "DFT single points"}})
+    fw_id = job["fw_id"]
+    stored = {"_exception": {"_stacktrace": f"Traceback\n{reason}", "_details": None}}
+    database.launches.update_one(
+        {"launch_id": job["launches"][-1]},
+        {"$set": {"state": "FIZZLED", "action.stored_data": stored}},
+    )
+    database.fireworks.update_one({"fw_id": fw_id}, {"$set": {"state": "FIZZLED"}})
+    database.workflows.update_one(
+        {"nodes": fw_id}, {"$set": {f"fw_states.{fw_id}": "FIZZLED", "state": "FIZZLED"}}
+    )
+    code, _, err = call("submit", directory)
+    assert code == 0
+    assert ("1 failed steps are run again." in err) is again
+    state = database.fireworks.find_one({"fw_id": fw_id})["state"]
+    assert state == ("READY" if again else "FIZZLED")
+    assert copied_campaign.campaign()["finished"]
+
+
 def test_what_cannot_be_done_is_said(directory, call, copied_campaign, aside):
     done = next(key for key in copied_campaign.selected_keys() if key != aside)
     for words, sentence in (

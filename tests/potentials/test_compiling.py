@@ -74,6 +74,15 @@ def test_a_changed_kernel_is_compiled_anew(copy, tmp_path):
     assert float(run(LENGTH)) == 8.0
 
 
+def test_it_is_known_whether_there_is_anything_compiled(copy):
+    _, run = copy
+    asking = "from hullscreen.potentials import binned_neighbours, compiling\n"
+    asking += "print(compiling.is_compiled())"
+    assert run(asking).strip() == "False"
+    run(LENGTH)
+    assert run(asking).strip() == "True"
+
+
 def test_any_file_changes_the_digest(tmp_path, monkeypatch):
     (tmp_path / "a.py").write_text("one = 1\n")
     (tmp_path / "b.py").write_text("two = 2\n")

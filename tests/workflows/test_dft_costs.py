@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from ase import Atoms
 
 from hullscreen.database.documents import DFTDocument, Geometry
+from hullscreen.dft_adapters.espresso_settings import settings_from_table as espresso_settings
 from hullscreen.potentials.structures import join
 from hullscreen.workflows.dft_costs import (
     FACTOR_OF_FEW,
@@ -107,8 +109,37 @@ def document(seconds, *, kind="single_point", species=(29, 46)):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("table", "polarised"),
+    [
+        ({}, ["NiAl", "NiAl3", "Ni"]),
+        ({"spin": False}, []),
+        ({"spin_from_fraction": 0.5}, ["NiAl", "Ni"]),
+        ({"spin_from_fraction": 0.9}, ["Ni"]),
+        ({"initial_moments": {"Ni": 0.0}}, []),
+        ({"initial_moments": {"Al": 0.1}}, ["NiAl", "NiAl3", "Ni", "Al"]),
+    ],
+)
+def test_structures_with_spin_weigh_twice_as_much(table, polarised):
+    species = {"NiAl": (1, 0), "NiAl3": (1, 0, 0, 0), "Ni": (1,), "Al": (0,)}
+    structures = join(
+        (A * np.eye(3), L12[: len(kinds)], np.array(kinds, dtype=np.int32))
+        for kinds in species.values()
+    )
+    settings = {"engine": "quantum_espresso", "kpoint_spacing": 0.1, **table}
+    found = Workloads.of_engine(settings, ["Al", "Ni"]).of(structures)
+    without = Workloads.of_engine({**settings, "spin": False}, ["Al", "Ni"]).of(structures)
+    assert dict(zip(species, found / without, strict=True)) == {
+        name: 2.0 if name in polarised else 1.0 for name in species
+    }
+    engine = espresso_settings(table)
+    for name in species:
+        symbols = Atoms(name).symbols
+        assert engine.is_polarised(symbols) is (name in polarised)
+
+
 def test_relaxations_are_measured_in_single_points():
-    work = Workloads(("Cu", "Pd"), 0.0, spin=False)
+    work = Workloads(("Cu", "Pd"), 0.0, frozenset())
     singles = [document(2.0), document(2.0), document(4.0, species=(29, 46, 46, 46))]
     assert model_of(singles, [], work).relaxation == 8.0
     model = model_of(singles, [document(10.0, kind="relaxation")] * 3, work)

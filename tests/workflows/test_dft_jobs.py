@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -165,10 +166,13 @@ def test_killed_at_any_write_a_relaxation_goes_on_where_it_was(make_jobs, log, m
         assert jobs.store.dft_costs()["learn"]["evaluations"] == len(path)
 
 
-def test_a_failure_is_stored_with_its_reason_and_computed_again(make_jobs, log, monkeypatch):
-    jobs = make_jobs()
+def test_a_failure_is_stored_with_its_reason_and_computed_again_when_asked_for(
+    make_jobs, log, monkeypatch
+):
+    jobs, tried = make_jobs(), []
 
     def fail(*_args):
+        tried.append(1)
         raise RuntimeError("the charge density diverged")
 
     with monkeypatch.context() as patch:
@@ -177,6 +181,13 @@ def test_a_failure_is_stored_with_its_reason_and_computed_again(make_jobs, log, 
             jobs.single_point(crystal(), 4)
         with pytest.raises(CalculationError, match="charge density diverged"):
             jobs.relax(crystal(), 4, max_steps=9, **TOLERANCES)
+        # Any campaign is told what is known.
+        for later in (jobs, make_jobs("second")):
+            with pytest.raises(CalculationError, match="charge density diverged"):
+                later.single_point(crystal(), 4)
+            with pytest.raises(CalculationError, match="charge density diverged"):
+                later.relax(crystal(), 4, max_steps=9, **TOLERANCES)
+        assert len(tried) == 2
     failed = {document.kind: document for document in jobs.store.failed_dft()}
     assert set(failed) == {"single_point", "relaxation"}
     for document in failed.values():
@@ -184,9 +195,56 @@ def test_a_failure_is_stored_with_its_reason_and_computed_again(make_jobs, log, 
         assert "charge density diverged" in document.reason
         assert document.structure_index == 4
         assert document.energy is None
+    # What failed later than somebody asked for has failed in answer.
+    at = failed[SINGLE_POINT].created_at
+    jobs.repeat_before = at - timedelta(milliseconds=1)
+    with pytest.raises(CalculationError, match="charge density diverged"):
+        jobs.single_point(crystal(), 4)
+    jobs.repeat_before = at
     assert jobs.single_point(crystal(), 4).state == "done"
     assert len(evaluations(log)) == 1
     assert [document.kind for document in jobs.store.failed_dft()] == ["relaxation"]
+
+
+def test_with_other_limits_a_failure_is_computed_again(make_jobs, log, monkeypatch):
+    jobs = make_jobs()
+
+    def fail(*_args):
+        raise RuntimeError("out of time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.engine.calculator, "calculate", fail)
+        with pytest.raises(CalculationError, match="out of time"):
+            jobs.single_point(crystal(), 4)
+    patient = make_jobs("second")
+    # It changes no energy, so that the key is the same.
+    patient.settings = '{"timeout_s": 1000}'
+    assert patient.key(crystal(), SINGLE_POINT) == jobs.key(crystal(), SINGLE_POINT)
+    assert patient.single_point(crystal(), 4).state == "done"
+    assert len(evaluations(log)) == 1
+
+
+def test_what_is_quarantined_is_not_computed_again(make_jobs, log):
+    jobs = make_jobs()
+    key = jobs.single_point(crystal(), 4).key
+    jobs.store.quarantine(key, reason="it is wrong", judged="range", judged_by="tiny, round 1")
+    with pytest.raises(CalculationError, match="it is wrong"):
+        jobs.single_point(crystal(), 4)
+    assert len(evaluations(log)) == 1
+
+
+def test_the_processor_time_of_failed_attempts_is_stored(make_jobs, tmp_path, monkeypatch):
+    jobs = make_jobs()
+
+    def fail(*_args, **_options):
+        raise CalculationError("killed", "it was killed", tmp_path, cpu_seconds=12.5)
+
+    monkeypatch.setattr(jobs.engine, "single_point", fail)
+    with pytest.raises(CalculationError, match="killed"):
+        jobs.single_point(crystal(), 4)
+    (failed,) = jobs.store.failed_dft()
+    assert failed.cpu_seconds == 12.5
+    assert jobs.store.dft_costs()["learn"]["cpu_seconds"] == 12.5
 
 
 def test_a_relaxation_that_does_not_converge_is_a_failure_that_says_so(make_jobs, log):

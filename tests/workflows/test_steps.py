@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hullscreen.database.campaign_store import StructureBatch
-from hullscreen.database.documents import RoundDocument
+from hullscreen.database.documents import RoundDocument, now
 from hullscreen.dft_adapters.ase_engine import ASEEngine
 from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError
 from hullscreen.potentials.errors import CampaignError, DFTError
@@ -169,10 +169,13 @@ def test_labels_that_fail_are_named_and_the_others_are_stored(begun, computed):
     # Learnt is what there is.
     training = steps.training_set(campaign, until=0)
     assert len(training) == len(asked) - len(bad)
-    # Repeated, only the failed ones are computed.
+    # Repeated unasked, what failed for good is only told again; on request it is computed.
     computed.failing.clear()
     computed.formulas.clear()
-    steps.label(campaign, round_, *EVERYTHING)
+    with pytest.raises(DFTError, match=f"^{len(bad)} of {len(asked)} calculations failed: "):
+        steps.label(campaign, round_, *EVERYTHING)
+    assert computed.formulas == []
+    steps.label(campaign, round_, *EVERYTHING, now())
     assert computed.formulas == ["Cu2Pd"] * len(bad)
 
 
@@ -220,8 +223,14 @@ def test_final_relaxations_that_fail_are_noted_and_the_others_done(begun, comput
     for index, final in finals.items():
         assert final["state"] == ("failed" if index in mixed else "done")
         assert ("diverged" in final.get("reason", "")) == (index in mixed)
+    # `hullscreen labels` lists them all.
+    assert set(campaign.store.final_keys()) == {final["key"] for final in finals.values()}
     computed.failing.clear()
-    steps.relax_with_dft(campaign, round_, *EVERYTHING)
+    computed.formulas.clear()
+    with pytest.raises(DFTError, match=f"^{len(mixed)} of {len(round_.final_indices)} calc"):
+        steps.relax_with_dft(campaign, round_, *EVERYTHING)
+    assert computed.formulas == []
+    steps.relax_with_dft(campaign, round_, *EVERYTHING, now())
     assert campaign.store.count(**{"final.state": "done"}) == len(round_.final_indices)
 
 

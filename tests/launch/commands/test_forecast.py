@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from hullscreen.dft_adapters.ase_engine import ASEEngine
+from hullscreen.dft_adapters.engine import CalculationError
 from hullscreen.launch.command_line import main
 
 SETTINGS = """
@@ -111,8 +113,21 @@ def test_a_table_for_people(make_directory, capsys, mongo):
     assert main(["forecast", str(directory)]) == 0
     out = capsys.readouterr().out
     assert "from 4 measured single points, within a factor of 2" in out
-    assert "Done so far: 4 single points" in out
+    assert "Spent so far: 4 single points" in out
     assert out.splitlines()[-1] == f"Next: hullscreen run {directory}"
+
+
+def test_measurements_that_all_fail_are_no_forecast(make_directory, capsys, monkeypatch):
+    def fail(self, atoms, folder):
+        del self, atoms
+        raise CalculationError("diverged", "it diverged", folder)
+
+    directory = make_directory()
+    monkeypatch.setattr(ASEEngine, "single_point", fail)
+    assert main(["forecast", str(directory)]) == 4
+    out = capsys.readouterr().out
+    assert "A measurement failed: it diverged" in out
+    assert out.splitlines()[-1] == f"mend this first, then hullscreen run {directory}"
 
 
 def test_an_engine_that_cannot_compute_the_elements(make_directory, capsys):
