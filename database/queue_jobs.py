@@ -21,7 +21,7 @@ class QueueJob:
     Attributes
     ----------
     job_id
-        As the queue named it when it was submitted.
+        Its number in the queue.
     category
         Kind of steps that it takes.
     folder
@@ -39,8 +39,8 @@ class QueueJob:
 class QueueJobs(Collections):
     """The jobs of one campaign.
 
-    Job names are those of one cluster. A campaign may be worked on from several: each is told from
-    the others by ``directory``, the campaign directory that its jobs were submitted from.
+    Numbers of jobs are those of one cluster. A campaign may be worked on from several: each is told
+    from the others by ``directory``, the campaign directory that its jobs were submitted from.
     """
 
     def add(self, directory: str, job_id: str, category: str, folder: str) -> None:
@@ -76,9 +76,17 @@ class QueueJobs(Collections):
             query: dict[str, Any] = {"_id": {"$in": names}, "ended_at": None}
             self._update(JOBS, query, {"$set": {"ended_at": now()}})
 
-    def of_others(self, directory: str) -> set[str]:
-        """Jobs that hold steps of the campaign and were not submitted from this directory."""
+    def folders(self, directory: str) -> set[str]:
+        """Folders of all jobs that were ever submitted from a directory."""
+        query = {"campaign": self.name, "directory": directory}
+        return {job["folder"] for job in self._find(JOBS, query, ["folder"])}
+
+    def lost(self, directory: str) -> set[str]:
+        """Jobs from a directory that have ended and yet hold steps of the campaign."""
         query = {"campaign": self.name, "holder": {"$ne": ""}, "job_id": {"$nin": [None, ""]}}
-        claimed = {claim["job_id"] for claim in self._find(CLAIMS, query, ["job_id"])}
-        ours = {"campaign": self.name, "directory": directory, "job_id": {"$in": sorted(claimed)}}
-        return claimed - {job["job_id"] for job in self._find(JOBS, ours, ["job_id"])}
+        held = self._find(CLAIMS, query, ["job_id", "began_at"], sort=["began_at"])
+        began = {claim["job_id"]: claim["began_at"] for claim in held}
+        query = {"campaign": self.name, "directory": directory, "job_id": {"$in": sorted(began)}}
+        ended = self._find(JOBS, {**query, "ended_at": {"$ne": None}}, ["job_id", "ended_at"])
+        # What began later is another cluster's job, or one of a queue that was set up again.
+        return {job["job_id"] for job in ended if job["ended_at"] >= began[job["job_id"]]}

@@ -55,6 +55,14 @@ def remarks(launchpad: LaunchPad, campaign: Campaign, directory: Path, command: 
     return sentences
 
 
+def cancelled(session: Session, command: str) -> CampaignError:
+    """How ``run`` or ``launch`` ends once somebody has cancelled the campaign."""
+    return CampaignError(
+        f"campaign {session.store.name!r} was cancelled; everything computed is kept, and "
+        f"`hullscreen {command}` goes on with it"
+    )
+
+
 def stuck(launchpad: LaunchPad, campaign: Campaign) -> CampaignError:
     """Why nothing of a campaign can be done though it is not finished."""
     failed = recovery.failures(launchpad, campaign)

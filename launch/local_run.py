@@ -6,7 +6,6 @@ import subprocess
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -17,26 +16,16 @@ from hullscreen.database.connection import SERVER_AWAY
 from hullscreen.launch import campaign_outcome
 from hullscreen.launch.campaign_progress import CampaignProgress
 from hullscreen.launch.campaign_session import Session
-from hullscreen.launch.directory_lock import only_one
-from hullscreen.launch.launchpad_file import write_launchpad_file
+from hullscreen.launch.campaign_start import at_work, begin_pass, in_passes
 from hullscreen.launch.progress import Board
 from hullscreen.launch.server_costs import ServerCosts
 from hullscreen.launch.worker_processes import URI_VARIABLE, end_workers, start_worker
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows import recovery
-from hullscreen.workflows.campaign import Campaign, register
-from hullscreen.workflows.campaign_control import begin_work
-from hullscreen.workflows.decisions import new_labels, reopen
+from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.dft_jobs import RUN_VARIABLE
-from hullscreen.workflows.flows import (
-    DFT,
-    RELAX,
-    TRAIN,
-    prepare_launchpad,
-    submit_campaign,
-)
+from hullscreen.workflows.flows import DFT, RELAX, TRAIN
 from hullscreen.workflows.tending import Tender
-from hullscreen.workflows.worker import launchpad_on
 
 POLL_S = 0.3
 # A worker that ends this often in a row without any step being done has met a fault of ours or the
@@ -45,29 +34,6 @@ MAX_RESTARTS = 20
 # How long nothing may be ready or running before the campaign counts as stuck: steps follow at
 # once.
 PATIENCE_S = 5.0
-
-
-def prepare(session: Session) -> tuple[Campaign, LaunchPad]:
-    """Register the campaign, make the LaunchPad usable, and write FireWorks' file for users.
-
-    Raises
-    ------
-    CampaignError
-        The database holds a campaign of this name with other settings.
-    DFTError
-        The engine cannot compute these elements.
-    """
-    campaign = Campaign(
-        session.settings,
-        session.store,
-        session.directory / "calculations",
-        heartbeat_s=session.settings.launch.heartbeat_s,
-    )
-    register(campaign)
-    launchpad = launchpad_on(session.connection.uri, session.connection.name)
-    prepare_launchpad(launchpad)
-    write_launchpad_file(session.directory, session.settings.database)
-    return campaign, launchpad
 
 
 def run(session: Session, board: Board, n_workers: int, n_dft_workers: int = 0) -> None:
@@ -85,18 +51,15 @@ def run(session: Session, board: Board, n_workers: int, n_dft_workers: int = 0) 
         A step failed, and it is not DFT's failure on single structures; or another `run` is at
         work.
     """
-    with only_one(session.directory, "run"):
-        begin_work(session.store, session.directory)
-        campaign, launchpad = prepare(session)
-        with closing(launchpad.connection):
-            roles: list[tuple[str, ...]] = [(RELAX, TRAIN) if n_dft_workers else ()] * n_workers
-            roles += [(DFT,)] * n_dft_workers
-            if not campaign_outcome.is_done(session, launchpad) or campaign_outcome.lacking(
-                launchpad, campaign
-            ):
-                _work(session, campaign, launchpad, board, roles)
-            if new_labels(campaign) > 0:
-                _work(session, campaign, launchpad, board, roles)
+    roles: list[tuple[str, ...]] = [(RELAX, TRAIN) if n_dft_workers else ()] * n_workers
+    roles += [(DFT,)] * n_dft_workers
+    with at_work(session, "run") as (campaign, launchpad):
+        in_passes(
+            session,
+            campaign,
+            launchpad,
+            lambda: _work(session, campaign, launchpad, board, roles),
+        )
 
 
 def _work(
@@ -109,18 +72,8 @@ def _work(
     """Bring back what an earlier run has left, then let workers do what there is to do."""
     recovery.unlock(launchpad, campaign)
     recovery.release_lost(launchpad, campaign)
-    recovery.retry_failed(launchpad, campaign, all_steps=True)
-    if session.store.campaign()["finished"] and recovery.is_idle(launchpad, session.store):
-        board.note(
-            f"{new_labels(campaign)} labels of jobs that were run again, or changed by hand, are "
-            "learnt, and everything is screened once more"
-        )
-        reopen(campaign)
-    recovery.resubmit(launchpad, campaign)
-    submit_campaign(launchpad, campaign)
     n_dft_workers = sum(not role or DFT in role for role in roles)
-    progress = CampaignProgress(campaign, board, n_dft_workers)
-    progress.begin()
+    progress = begin_pass(session, campaign, launchpad, board, n_dft_workers)
     with _Workers(session, launchpad, roles) as workers:
         _watch(session, campaign, launchpad, progress, workers)
 
@@ -141,10 +94,7 @@ def _watch(
         costs.charge()
         try:
             if session.store.campaign().get("cancelled"):
-                raise CampaignError(
-                    f"campaign {session.store.name!r} was cancelled; everything computed is kept, "
-                    "and `hullscreen run` goes on with it"
-                )
+                raise campaign_outcome.cancelled(session, "run")
             if workers.restart_ended():
                 recovery.release_lost(launchpad, campaign)
             tender.look()

@@ -6,15 +6,18 @@ to itself what a queue says when it refuses a job.
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Collection, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from fireworks.fw_config import FW_BLOCK_FORMAT, SUBMIT_SCRIPT_NAME
 
@@ -32,8 +35,10 @@ PASSING = re.compile(
     r"(?i)unable to contact|timed out|timeout|connection refused|cannot connect|could not connect|"
     r"temporarily unavailable|try again|communication|unable to send|no response|not responding"
 )
+# What a queue says to a job is kept in the folder that the job is submitted from.
+ANSWER_FILE = "FW_submit.answer"
 # What queues put before their words.
-PREAMBLE = re.compile(r"^(sbatch|squeue|scancel|qsub|qstat|qdel): *(error: *)?")
+PREAMBLE = re.compile(r"^(sbatch|squeue|scancel|qsub|qstat|qdel): *((error|fatal): *)?")
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,10 @@ class Queue:
     title
         What people call it.
     submit, ask, cancel
-        Commands; a script's name or the names of jobs are added to the first and the last.
+        Commands; a script's name or the numbers of jobs are added to the first and the last.
     submitted
-        Finds the job's name in what ``submit`` prints.
+        Finds the job's number in what ``submit`` prints. Some servers of PBS add their own names
+        to it, and not everywhere the same.
     listed
         Finds the numbers of jobs that wait or run in what ``ask`` prints, line by line.
     """
@@ -74,7 +80,7 @@ QUEUES = {
         ("qsub",),
         ("qstat",),
         ("qdel",),
-        re.compile(r"^(\d\S*)\s*$", re.MULTILINE),
+        re.compile(r"^(\d+)\S*\s*$", re.MULTILINE),
         # The last column but one is the state: C and F have ended.
         re.compile(r"^(\d+)\S*\s.*\s[^CF\s]\s+\S+\s*$", re.MULTILINE),
     ),
@@ -125,7 +131,7 @@ def submit(queue: Queue, folder: Path) -> tuple[str, Path]:
 
     Returns
     -------
-    The queue's name for the job, and the new folder that has its script and what it prints.
+    Number of the job, and the new folder that has its script and what it prints.
 
     Raises
     ------
@@ -136,7 +142,11 @@ def submit(queue: Queue, folder: Path) -> tuple[str, Path]:
     own.mkdir()
     (own / SUBMIT_SCRIPT_NAME).write_text(adapter_of(folder).get_script_str(str(own)))
     try:
-        said = _call(queue, [*queue.submit, SUBMIT_SCRIPT_NAME], cwd=own)
+        path = own / ANSWER_FILE
+        with path.open("x+", encoding="utf-8", errors="replace") as answer:
+            # Held by the queue's program too, and by it alone where this process is killed.
+            fcntl.flock(answer, fcntl.LOCK_EX)
+            said = _call(queue, [*queue.submit, SUBMIT_SCRIPT_NAME], cwd=own, answer=answer)
     except QueueError as error:
         shutil.rmtree(own)
         raise QueueError(
@@ -149,6 +159,33 @@ def submit(queue: Queue, folder: Path) -> tuple[str, Path]:
             passing=False,
         )
     return found[1], own
+
+
+def submitted_from(
+    queue: Queue, folder: Path, remembered: Collection[str]
+) -> Iterator[tuple[str, Path]]:
+    """Jobs that were submitted by a process that was killed before it could remember them.
+
+    Parameters
+    ----------
+    folder
+        Folder of launch files.
+    remembered
+        Folders of the jobs that are known.
+
+    Yields
+    ------
+    Number and folder of each, as `submit` returns them.
+    """
+    for path in sorted(folder.glob(f"launcher_*/{ANSWER_FILE}")):
+        if str(path.parent) in remembered:
+            continue
+        with path.open(encoding="utf-8", errors="replace") as answer:
+            # The queue's program may still be at it.
+            fcntl.flock(answer, fcntl.LOCK_SH)
+            found = queue.submitted.search(answer.read())
+        if found is not None:
+            yield found[1], path.parent
 
 
 def known_jobs(queue: Queue) -> set[str]:
@@ -180,49 +217,59 @@ def cancel(queue: Queue, jobs: Sequence[str]) -> None:
                 raise
 
 
-def is_known(job_id: str, numbers: Collection[str]) -> bool:
-    """Whether a job is among ``numbers``; PBS adds a server's name to them.
+def _call(
+    queue: Queue,
+    command: Sequence[str],
+    cwd: Path | None = None,
+    answer: IO[str] | None = None,
+) -> str:
+    """What a program of the queue prints; it goes into ``answer``, an open file, if there is one.
 
-    Examples
-    --------
-    >>> is_known("42.pbs.example.org", {"41", "42"})
-    True
+    A program that is at it does not notice that this process ends, in whatever way: it writes into
+    files, and Ctrl-C does not reach it.
     """
-    return re.split(r"[^\d]", job_id, maxsplit=1)[0] in numbers
-
-
-def _call(queue: Queue, command: Sequence[str], cwd: Path | None = None) -> str:
-    """What a program of the queue prints."""
     # Slurm copies the environment into the job: an address with a password stays here.
     hidden = (URI_VARIABLE, WORKER_URI_VARIABLE)
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise QueueError(
-            f"{command[0]} of {queue.title} has not answered for {TIMEOUT_S:.0f} s", passing=True
-        ) from error
-    except FileNotFoundError as error:
-        raise QueueError(
-            f"the program {command[0]} of {queue.title} is not on PATH any more", passing=False
-        ) from error
+    with _scratch_file() as printed, _scratch_file() as complaints:
+        try:
+            done = subprocess.run(
+                command,
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=answer or printed,
+                stderr=complaints,
+                start_new_session=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise QueueError(
+                f"{command[0]} of {queue.title} has not answered for {TIMEOUT_S:.0f} s",
+                passing=True,
+            ) from error
+        except FileNotFoundError as error:
+            raise QueueError(
+                f"the program {command[0]} of {queue.title} is not on PATH any more", passing=False
+            ) from error
+        said, complained = (_content(stream) for stream in (answer or printed, complaints))
     if done.returncode:
-        words = _one_line(done.stderr or done.stdout)
+        words = _one_line(complained or said)
         raise QueueError(
             words or f"{command[0]} ended with status {done.returncode} and no word",
             passing=PASSING.search(words) is not None,
         )
-    return done.stdout
+    return said
+
+
+def _scratch_file() -> IO[str]:
+    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+
+
+def _content(stream: IO[str]) -> str:
+    stream.seek(0)
+    return stream.read()
 
 
 def _one_line(text: str) -> str:

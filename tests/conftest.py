@@ -273,7 +273,7 @@ def small_campaign(mongo_server, tmp_path_factory):
     from fireworks.core.rocket_launcher import launch_rocket
 
     from hullscreen.launch.campaign_session import open_session
-    from hullscreen.launch.local_run import prepare
+    from hullscreen.launch.campaign_start import prepare
     from hullscreen.workflows import recovery
 
     directory = tmp_path_factory.mktemp("campaigns") / "cu-pd"

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 
 from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.connection import SERVER_AWAY
 from hullscreen.database.dft_queries import QUARANTINED
 from hullscreen.database.documents import DFTDocument, Geometry
 from hullscreen.dft_adapters.engine import (
@@ -27,14 +28,14 @@ from hullscreen.dft_adapters.engine import (
     remembering_evaluations,
 )
 from hullscreen.dft_adapters.structure_key import canonical_order, structure_key
-from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.errors import CampaignError, DatabaseError, HullscreenError
 from hullscreen.potentials.structures import FloatArray, IntArray
 from hullscreen.workflows.holding import Held
 
 if TYPE_CHECKING:
     from hullscreen.workflows.campaign import Campaign
 
-# Names the run of `hullscreen run` that a process belongs to.
+# Names the run of `hullscreen run` or `launch` that a process belongs to.
 RUN_VARIABLE = "HULLSCREEN_RUN"
 MAX_ATTEMPTS = 3
 
@@ -229,6 +230,19 @@ class DFTJobs:
         try:
             self._refuse_deadly(key, atoms, folder)
             result = compute(folder)
+            return self._save(
+                kind,
+                atoms,
+                structure_index,
+                Geometry(result.cell, result.positions),
+                energy=result.energy,
+                forces=result.forces,
+                stress=result.stress,
+                converged=result.converged,
+                n_evaluations=result.n_evaluations if counted else 0,
+                cpu_seconds=result.cpu_seconds if counted else 0.0,
+                corrections=result.corrections,
+            )
         except CalculationError as error:
             geometry = Geometry(np.array(atoms.cell[:]), np.array(atoms.positions))
             spent = error.cpu_seconds or time.process_time() - began
@@ -239,19 +253,10 @@ class DFTJobs:
                 corrections=error.corrections, limits=limits,
             )  # fmt: skip
             raise
-        return self._save(
-            kind,
-            atoms,
-            structure_index,
-            Geometry(result.cell, result.positions),
-            energy=result.energy,
-            forces=result.forces,
-            stress=result.stress,
-            converged=result.converged,
-            n_evaluations=result.n_evaluations if counted else 0,
-            cpu_seconds=result.cpu_seconds if counted else 0.0,
-            corrections=result.corrections,
-        )
+        except (KeyboardInterrupt, HullscreenError, *SERVER_AWAY):
+            # Asked to end, or the step was taken away: nothing is wrong with the structure.
+            self._forget_attempt(key)
+            raise
 
     def _is_final(self, failure: DFTDocument, limits: str) -> bool:
         """Whether computing it once more would fail once more, and nobody has asked for it."""
@@ -272,6 +277,13 @@ class DFTJobs:
                 f"{atoms.get_chemical_formula()}; see the logs of the workers",
                 folder,
             )
+
+    def _forget_attempt(self, key: str) -> None:
+        """Let an attempt that did not end the process count for nothing."""
+        run = os.environ.get(RUN_VARIABLE)
+        if run:
+            with suppress(*SERVER_AWAY, DatabaseError):
+                self.store.forget_attempt(key, run)
 
     def _save(
         self, kind: str, atoms: Atoms, structure_index: int, geometry: Geometry, **result: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -39,8 +40,12 @@ def is_gone(name: str) -> bool:
 
 
 def queue_job() -> str:
-    """The queue's name for the job that this process runs in; empty outside a queue."""
-    return next((os.environ[name] for name in JOB_VARIABLES if os.environ.get(name)), "")
+    """Number of the queue's job that this process runs in; empty outside a queue.
+
+    Some servers of PBS add their own names to it, and not everywhere the same.
+    """
+    name = next((os.environ[name] for name in JOB_VARIABLES if os.environ.get(name)), "")
+    return re.split(r"\D", name, maxsplit=1)[0]
 
 
 @dataclass

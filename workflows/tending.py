@@ -25,9 +25,6 @@ from hullscreen.workflows.holding import is_gone
 
 # A step that has stood still in so many looks in a row has lost its worker.
 LOOKS = 3
-# What the queue does not know in so many looks in a row has ended: it may have begun between two
-# questions.
-LOOKS_AT_QUEUE = 2
 # Campaigns that a thread of this process looks after.
 _TENDED: set[str] = set()
 
@@ -38,7 +35,6 @@ class _Seen:
 
     sign: tuple[Any, ...]
     unchanged: int = 0
-    not_queued: int = 0
 
 
 @dataclass
@@ -59,25 +55,25 @@ class Tender:
     _idle_looks: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def look(self, queue_jobs: Collection[str] | None = None) -> int:
+    def look(self, ended_jobs: Collection[str] = ()) -> int:
         """Bring back what was lost, and say how many steps were; does nothing between heartbeats.
 
         Parameters
         ----------
-        queue_jobs
-            Names of the jobs that the queue knows; None where nobody has asked it.
+        ended_jobs
+            Numbers of jobs of which the queue has said that they have ended.
         """
         with self._lock:
             if time.monotonic() - self._last_look < self.campaign.heartbeat_s:
                 return 0
             self._last_look = time.monotonic()
-            lost = [claim for claim in self._lost(queue_jobs) if self._revoke(claim)]
+            lost = [claim for claim in self._lost(ended_jobs) if self._revoke(claim)]
             recovery.resynchronise(self.launchpad, self.campaign)
             recovery.retry_failed(self.launchpad, self.campaign, all_steps=False)
             self._wake()
         return len(lost)
 
-    def _lost(self, queue_jobs: Collection[str] | None) -> list[Claim]:
+    def _lost(self, ended_jobs: Collection[str]) -> list[Claim]:
         """Claims of steps that are under way for FireWorks, and whose worker is not."""
         under_way = recovery.under_way(self.launchpad, self.campaign)
         claims = Claims(self.campaign.store.connection, self.campaign.store.name).of(under_way)
@@ -89,14 +85,11 @@ class Tender:
             before = self._seen.get(fw_id)
             if before is not None and before.sign == found.sign:
                 found.unchanged = before.unchanged + 1
-            if queue_jobs is not None and claim.holder and claim.job_id:
-                away = claim.job_id not in queue_jobs
-                found.not_queued = (before.not_queued if before else 0) + 1 if away else 0
             seen[fw_id] = found
             if (
                 is_gone(claim.holder or worker)
                 or found.unchanged >= LOOKS
-                or found.not_queued >= LOOKS_AT_QUEUE
+                or (claim.holder and claim.job_id in ended_jobs)
             ):
                 lost.append(claim)
         self._seen = seen

@@ -87,11 +87,8 @@ def command(*, directory: Path, queue: str | None, dry_run: bool, database_uri: 
     # Before a server is started.
     require_programs(COMMANDS[name])
     with open_session(directory, database_uri) as session, progress_board() as board:
-        finished = launch(session, board, name)
-    if finished:
-        click.echo(f"The hull is there: hullscreen hull {directory}", err=True)
-    else:
-        click.echo("The campaign was cancelled, and so were its jobs.", err=True)
+        launch(session, board, name)
+    click.echo(f"The hull is there: hullscreen hull {directory}", err=True)
 
 
 def _show_files(directory: Path, settings: Settings, queue: str) -> None:

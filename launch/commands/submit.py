@@ -30,7 +30,7 @@ def command(directory: Path, database_uri: str | None) -> None:
     from contextlib import closing
 
     from hullscreen.launch.campaign_session import open_session
-    from hullscreen.launch.local_run import prepare
+    from hullscreen.launch.campaign_start import prepare
     from hullscreen.workflows import decisions, recovery
 
     with open_session(directory, database_uri) as session:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hullscreen.launch.campaign_session import open_session
-from hullscreen.launch.local_run import prepare
+from hullscreen.launch.campaign_start import prepare
 from hullscreen.workflows.flows import submit_campaign
 from hullscreen.workflows.results import final_hull
 

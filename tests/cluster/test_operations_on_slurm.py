@@ -10,7 +10,7 @@ import pytest
 from hullscreen.database.queue_jobs import QueueJobs
 from hullscreen.launch import queue_commands
 from hullscreen.launch.campaign_session import open_session
-from hullscreen.launch.local_run import prepare
+from hullscreen.launch.campaign_start import prepare
 from hullscreen.launch.queue_commands import QUEUES
 from hullscreen.launch.queue_files import write_queue_files
 

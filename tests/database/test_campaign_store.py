@@ -429,3 +429,10 @@ def test_reference_relaxations_that_are_done_stay(store):
 def test_attempts_are_counted_by_run(store):
     counts = [store.count_attempt(*one) for one in (("k", "a"), ("k", "a"), ("k", "b"), ("l", "a"))]
     assert counts == [1, 2, 1, 1]
+    store.forget_attempt("k", "a")
+    assert store.count_attempt("k", "a") == 2
+    # Nothing is below zero.
+    for _ in range(3):
+        store.forget_attempt("l", "a")
+    store.forget_attempt("m", "a")
+    assert (store.count_attempt("l", "a"), store.count_attempt("m", "a")) == (1, 1)

@@ -13,7 +13,8 @@ import pytest
 
 from hullscreen.launch import local_run
 from hullscreen.launch.campaign_session import open_session
-from hullscreen.launch.local_run import prepare, run
+from hullscreen.launch.campaign_start import prepare
+from hullscreen.launch.local_run import run
 from hullscreen.launch.progress import LineBoard
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows import recovery

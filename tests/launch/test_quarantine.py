@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hullscreen.launch.campaign_session import open_session
+from hullscreen.launch.campaign_start import prepare
 from hullscreen.launch.command_line import main
-from hullscreen.launch.local_run import prepare
 from hullscreen.workflows import decisions
 from hullscreen.workflows.results import final_hull
 from hullscreen.workflows.screening import TIE

@@ -1,5 +1,11 @@
 """What queues print, as their manuals and sites show it, and what is made of it."""
 
+import os
+import subprocess
+import sys
+import threading
+import time
+
 import pytest
 
 from hullscreen.launch.queue_commands import (
@@ -7,10 +13,10 @@ from hullscreen.launch.queue_commands import (
     QUEUES,
     QueueError,
     _one_line,
-    is_known,
     known_jobs,
     require_programs,
     submit,
+    submitted_from,
 )
 from hullscreen.launch.queue_files import write_queue_files
 from hullscreen.launch.settings import from_tables
@@ -54,22 +60,16 @@ def test_jobs_that_wait_or_run_are_found(queue, text, numbers):
 
 
 @pytest.mark.parametrize(
-    ("queue", "text", "name"),
+    ("queue", "text", "number"),
     [
         ("slurm", "Submitted batch job 42 on cluster big\n", "42"),
-        ("pbs", "4711.head.example.org\n", "4711.head.example.org"),
-        ("pbs", "Welcome to the cluster\n4711.head\n", "4711.head"),
+        ("pbs", "4711.head.example.org\n", "4711"),
+        ("pbs", "Welcome to the cluster\n4711.head\n", "4711"),
         ("sge", 'Your job 44275 ("relax-cu-pd") has been submitted\n', "44275"),
     ],
 )
-def test_the_name_of_a_new_job_is_found(queue, text, name):
-    assert QUEUES[queue].submitted.search(text)[1] == name
-
-
-def test_a_job_is_known_by_its_number():
-    assert is_known("4711.head.example.org", {"4711"})
-    assert is_known("17", {"17"})
-    assert not is_known("47", {"4711"})
+def test_the_number_of_a_new_job_is_found(queue, text, number):
+    assert QUEUES[queue].submitted.search(text)[1] == number
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,43 @@ def test_a_missing_program_is_named(programs):
 
 def test_a_job_is_submitted_from_a_folder_of_its_own(programs, folder):
     programs(qsub='echo "$1" > called; echo 4711.head')
-    name, own = submit(QUEUES["pbs"], folder)
-    assert name == "4711.head"
+    number, own = submit(QUEUES["pbs"], folder)
+    assert number == "4711"
     assert own.parent == folder
     assert (own / "called").read_text() == "FW_submit.script\n"
     assert f'cd "{own}"' in (own / "FW_submit.script").read_text()
+
+
+def test_a_submission_outlives_whoever_made_it(programs, folder, tmp_path):
+    gate = tmp_path / "gate"
+    gate.touch()
+    # As a queue that takes its time; it complains, and nobody listens any more.
+    programs(
+        qsub=f"echo begun >began; while [ -e {gate} ]; do sleep 0.05; done; "
+        "echo words >&2; echo words >&2; echo 4711.head"
+    )
+    script = (
+        "import pathlib, sys\n"
+        "from hullscreen.launch.queue_commands import QUEUES, submit\n"
+        "submit(QUEUES['pbs'], pathlib.Path(sys.argv[1]))\n"
+    )
+    own_sources = os.pathsep.join(path for path in sys.path if path)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, folder], env={**os.environ, "PYTHONPATH": own_sources}
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(folder.glob("launcher_*/began")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.kill()
+    opener = threading.Timer(0.3, gate.unlink)
+    opener.start()
+    # Waits for the answer.
+    found = list(submitted_from(QUEUES["pbs"], folder, remembered=()))
+    opener.join()
+    (own,) = folder.glob("launcher_*")
+    assert found == [("4711", own)]
+    assert list(submitted_from(QUEUES["pbs"], folder, remembered={str(own)})) == []
 
 
 def test_a_refused_job_leaves_nothing_and_says_why(programs, folder):

@@ -13,7 +13,7 @@ import pytest
 
 from hullscreen.database.claims import Claims
 from hullscreen.launch.campaign_session import open_session
-from hullscreen.launch.local_run import prepare
+from hullscreen.launch.campaign_start import prepare
 from hullscreen.workflows.flows import submit_campaign
 from hullscreen.workflows.results import final_hull
 

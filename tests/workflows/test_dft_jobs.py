@@ -14,8 +14,11 @@ from ase import Atoms
 
 from hullscreen.database.claims import Claims
 from hullscreen.dft_adapters.engine import CalculationError, load_engine
+from hullscreen.potentials.errors import DatabaseError
 from hullscreen.workflows.dft_jobs import (
+    MAX_ATTEMPTS,
     RELAXATION,
+    RUN_VARIABLE,
     SINGLE_POINT,
     DFTJobs,
     atoms_of,
@@ -23,6 +26,7 @@ from hullscreen.workflows.dft_jobs import (
     relaxation_kind,
 )
 from hullscreen.workflows.holding import holding
+from hullscreen.workflows.interruption import StepInterruptedError
 
 CALCULATORS = Path(__file__).parents[1] / "launch" / "calculators"
 # Tight enough for a dozen evaluations, eV/Å and eV/Å³.
@@ -245,6 +249,40 @@ def test_the_processor_time_of_failed_attempts_is_stored(make_jobs, tmp_path, mo
     (failed,) = jobs.store.failed_dft()
     assert failed.cpu_seconds == 12.5
     assert jobs.store.dft_costs()["learn"]["cpu_seconds"] == 12.5
+
+
+@pytest.mark.parametrize(
+    ("moment", "error"),
+    [("calculate", StepInterruptedError("asked to end")), ("save_dft", DatabaseError("away"))],
+)
+def test_attempts_that_ended_in_order_do_not_count(make_jobs, log, monkeypatch, moment, error):
+    monkeypatch.setenv(RUN_VARIABLE, "a run")
+    jobs = make_jobs()
+
+    def interrupted(*_args):
+        raise error
+
+    with monkeypatch.context() as patch:
+        owner = jobs.store if moment == "save_dft" else jobs.engine.calculator
+        patch.setattr(owner, moment, interrupted)
+        # A long calculation may meet the end of its worker's time as often as it likes.
+        for _ in range(2 * MAX_ATTEMPTS):
+            with pytest.raises(type(error)):
+                jobs.single_point(crystal(), 4)
+    assert jobs.single_point(crystal(), 4).state == "done"
+
+
+def test_attempts_that_end_the_process_count(make_jobs, log, monkeypatch):
+    monkeypatch.setenv(RUN_VARIABLE, "a run")
+    jobs = make_jobs()
+    key = jobs.key(crystal(), SINGLE_POINT)
+    for _ in range(MAX_ATTEMPTS):
+        jobs.store.count_attempt(key, "a run")
+    with pytest.raises(CalculationError, match=f"process ended {MAX_ATTEMPTS} times while"):
+        jobs.single_point(crystal(), 4)
+    assert evaluations(log) == []
+    monkeypatch.setenv(RUN_VARIABLE, "another run")
+    assert jobs.single_point(crystal(), 4).state == "done"
 
 
 def test_a_relaxation_that_does_not_converge_is_a_failure_that_says_so(make_jobs, log):

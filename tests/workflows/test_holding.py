@@ -74,13 +74,13 @@ def test_signs_of_life_last_as_long_as_the_step(claims):
     assert beats(claims, 7) == last
 
 
-def test_the_job_of_the_queue_is_named(claims, monkeypatch):
+def test_the_job_of_the_queue_is_named_by_its_number(claims, monkeypatch):
     for name in holding.JOB_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     assert holding.queue_job() == ""
     monkeypatch.setenv("PBS_JOBID", "12.head")
     with holding.holding(claims, 7, "dft", 10.0):
-        assert claims.of([7])[7].job_id == "12.head"
+        assert claims.of([7])[7].job_id == "12"
 
 
 def test_a_step_that_was_taken_away_is_not_gone_on_with(claims):

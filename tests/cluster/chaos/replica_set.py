@@ -155,7 +155,7 @@ class ReplicaSet:
         }
         first = self.members[0]
         self._patiently(lambda: self._admin(first, {"replSetInitiate": config}))
-        self._patiently(lambda: self.client().admin.command("ping"))
+        self._patiently(self._ping)
         return self
 
     def __exit__(self, *_error):
@@ -197,6 +197,10 @@ class ReplicaSet:
         """Break all connections, those among the members too."""
         for member in self.members:
             member.proxy.cut(seconds)
+
+    def _ping(self):
+        with self.client() as client:
+            client.admin.command("ping")
 
     def _admin(self, member, command):
         with MongoClient(

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pymongo
 import pytest
 
 from hullscreen.launch.command_line import main
@@ -113,18 +114,20 @@ def test_run_and_launch_exclude_one_another(tmp_path):
 
 
 # A queue that takes jobs and begins them at once: a stand-in for PBS, which is not to be had here.
+# As long as there is a file "slow" beside it, it does not say that it has taken a job.
 QSUB = """#!/bin/sh
 number=$(($(cat {folder}/last 2>/dev/null || echo 100) + 1))
 echo $number >{folder}/last
 PBS_JOBID=$number.head setsid bash "$1" >$number.out 2>&1 </dev/null &
 echo $! >{folder}/$number.pid
+while [ -e {folder}/slow ]; do sleep 0.05; done
 echo $number.head.example.org
 """
 QSTAT = """#!/bin/sh
 echo 'Job ID                    Name             User            Time Use S Queue'
 echo '------------------------- ---------------- --------------- -------- - -----'
 for file in {folder}/*.pid; do
-    [ -e "$file" ] && kill -0 $(cat $file) 2>/dev/null || continue
+    [ -e "$file" ] && [ -e /proc/$(cat $file)/exe ] || continue
     echo "$(basename $file .pid).head           relax-cu-pd      ann             00:00:01 R batch"
 done
 """
@@ -151,6 +154,13 @@ def stand_in(tmp_path, monkeypatch):
             continue
 
 
+def wait_for(condition, what):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 def test_a_campaign_through_a_queue_like_pbs(directory, mongo, stand_in):
     path = directory / "hullscreen.toml"
@@ -160,17 +170,87 @@ def test_a_campaign_through_a_queue_like_pbs(directory, mongo, stand_in):
         "[launch]\nheartbeat_s = 0.5\n[launch.dft]\njobs = 1\n"
     )
     launch = [sys.executable, "-m", "hullscreen.launch", "launch", directory, "--queue", "pbs"]
+    # Killed while the queue takes its first job, it cannot remember that job.
+    slow = stand_in / "slow"
+    slow.touch()
+    with subprocess.Popen(launch, stderr=subprocess.DEVNULL) as process:
+        wait_for((stand_in / "101.pid").exists, "the first job")
+        process.kill()
+    assert mongo.database.queue_jobs.find_one() is None
+    slow.unlink()
     with subprocess.Popen(launch, stderr=subprocess.PIPE, text=True) as process:
         said = process.stderr.read()
     assert process.returncode == 0, said
-    assert "submitted PBS job 101.head.example.org for train (1 of at most 1)" in said
+    assert "submitted PBS job 102 for dft (1 of at most 1)" in said
     assert said.endswith(f"The hull is there: hullscreen hull {directory}\n")
-    jobs = {job["job_id"].split(".")[0] for job in mongo.database.queue_jobs.find({})}
-    claims = {claim["job_id"] for claim in mongo.database.claims.find({})}
-    # Jobs are called differently by those who submit them and by themselves.
-    assert claims <= {f"{number}.head" for number in jobs}
+    jobs = {job["job_id"]: job["category"] for job in mongo.database.queue_jobs.find({})}
+    # The one that was killed has not been followed by a second one of its kind.
+    assert list(jobs.values()).count("train") == 1
+    assert jobs["101"] == "train"
+    # The queue calls its jobs differently than they call themselves.
+    assert {claim["job_id"] for claim in mongo.database.claims.find({})} <= set(jobs)
     assert mongo.database.campaigns.find_one({}).get("n_reclaimed", 0) == 0
-    deadline = time.monotonic() + PATIENCE_S
-    while any(Path(f"/proc/{p.read_text().strip()}/exe").exists() for p in stand_in.glob("*.pid")):
-        assert time.monotonic() < deadline, "jobs outlive the campaign"
-        time.sleep(0.1)
+    processes = [Path(f"/proc/{path.read_text().strip()}/exe") for path in stand_in.glob("*.pid")]
+    wait_for(lambda: not any(path.exists() for path in processes), "the jobs to end")
+
+
+# Databases that are not as the settings say: one sentence, and no job
+
+
+def refusal(directory, capsys, *, mode=0o600):
+    """How a launch ends, its exit code and sentence; no job must be submitted."""
+    address = directory / "address"
+    if address.exists():
+        address.chmod(mode)
+    code = main(["launch", str(directory), "--queue", "pbs"])
+    said = capsys.readouterr().err
+    assert said.startswith("hullscreen: ")
+    assert said.count("\n") == 1
+    assert "s3cret" not in said
+    assert not (directory / "queue").exists()
+    return code, said
+
+
+@pytest.fixture
+def with_address(directory, stand_in):
+    """Function that gives the campaign a file with an address, and a database."""
+
+    def put(uri, name="hullscreen"):
+        (directory / "address").write_text(f"{uri}\n")
+        path = directory / "hullscreen.toml"
+        path.write_text(f'{SETTINGS}[database]\nuri_file = "address"\nname = "{name}"\n')
+        return directory
+
+    return put
+
+
+def test_a_wrong_password_is_one_sentence(with_address, server_with_users, capsys):
+    directory = with_address(server_with_users.uri("admin:s3cret"))
+    code, said = refusal(directory, capsys)
+    assert code == 5
+    assert "refused the login: check user, password and authSource in the URI" in said
+
+
+def test_a_wrong_database_is_one_sentence(with_address, server_with_users, admin_uri, capsys):
+    with pymongo.MongoClient(admin_uri) as client:
+        client["right"].command("createUser", "bea", pwd="s3cret", roles=["readWrite"])  # noqa: S106
+        uri = server_with_users.uri("bea:s3cret", authSource="right")
+        code, said = refusal(with_address(uri, "wrong"), capsys)
+        client["right"].command("dropUser", "bea")
+    assert code == 5
+    assert "in the database 'wrong' on the MongoDB server at localhost:" in said
+    assert "or correct [database] name" in said
+
+
+@pytest.mark.slow
+def test_no_tls_where_it_is_asked_for_is_one_sentence(with_address, server_with_tls, capsys):
+    code, said = refusal(with_address(server_with_tls.uri("ann:s3cret")), capsys)
+    assert code == 5
+    assert "asks for TLS: add tls=true to the URI" in said
+
+
+def test_an_address_that_others_may_read_is_one_sentence(with_address, server_with_users, capsys):
+    directory = with_address(server_with_users.uri("admin:s3cret"))
+    code, said = refusal(directory, capsys, mode=0o644)
+    assert code == 2
+    assert f"so others may read the password: run `chmod 600 {directory}/address`" in said

@@ -1,0 +1,199 @@
+"""The jobs of a campaign in a cluster's queue: as many as there is work for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hullscreen.database.addresses import redact
+from hullscreen.database.queue_jobs import QueueJob, QueueJobs
+from hullscreen.launch import queue_commands
+from hullscreen.launch.campaign_session import Session
+from hullscreen.launch.progress import Board
+from hullscreen.launch.queue_commands import Queue, QueueError
+from hullscreen.launch.queue_files import Role
+from hullscreen.potentials.errors import CampaignError
+
+POLL_S = 0.5
+# A queue that refused a job for the moment is asked again after so long.
+ASK_AGAIN_S = 60.0
+# Jobs that end so many times in a row without any step being done have met a fault that stays; all
+# those of a node that fails end at once.
+MAX_FUTILE = 10
+# Workers of a finished campaign end by themselves within a second or so.
+GRACE_S = 5.0
+# Steps that somebody may take, or has.
+WORK = ("READY", "RESERVED", "RUNNING")
+# More are counted, not named.
+NAMED_AT_MOST = 10
+
+
+@dataclass
+class JobsInQueue:
+    """The jobs of a campaign that were submitted from its directory.
+
+    Attributes
+    ----------
+    folders
+        Launch files of the jobs of each category.
+    alive
+        Jobs that the queue knew when it was asked last, and those submitted since.
+    futile
+        How often jobs have ended since a step was done.
+    last_ended
+        The last one of them.
+    """
+
+    session: Session
+    queue: Queue
+    folders: Mapping[str, Path]
+    board: Board
+    alive: list[QueueJob] = field(default_factory=list)
+    futile: int = 0
+    last_ended: QueueJob | None = None
+    _done: tuple[int, int] = (-1, -1)
+    _not_before: float = 0.0
+    _said: str = ""
+
+    def __post_init__(self) -> None:
+        self._directory = str(self.session.directory)
+        self._stored = QueueJobs(self.session.connection, self.session.store.name)
+
+    def adopt(self) -> None:
+        """Remember jobs that were submitted when the database, or this command, was going away."""
+        remembered = self._stored.folders(self._directory)
+        for category, folder in self.folders.items():
+            found = queue_commands.submitted_from(self.queue, folder, remembered)
+            for job_id, own in found:
+                self._stored.add(self._directory, job_id, category, str(own))
+
+    def ask(self) -> bool:
+        """Ask the queue which jobs live; False if it does not answer.
+
+        Raises
+        ------
+        QueueError
+            The queue cannot be asked, and none of our jobs is known to be in it.
+        """
+        try:
+            numbers = queue_commands.known_jobs(self.queue)
+        except QueueError as error:
+            if not error.passing and not self.alive:
+                raise QueueError(
+                    f"{self.queue.title} cannot be asked for its jobs: {error}", passing=False
+                ) from error
+            self._say(f"{self.queue.title} does not answer ({error}); it is asked again")
+            return False
+        jobs = self._stored.in_queue(self._directory)
+        self.alive = [job for job in jobs if job.job_id in numbers]
+        ended = [job for job in jobs if job.job_id not in numbers]
+        self._stored.end(ended)
+        if ended:
+            self.last_ended = ended[-1]
+            self.futile += 1
+        return True
+
+    def lost(self) -> set[str]:
+        """Jobs that have ended and yet hold steps."""
+        return self._stored.lost(self._directory)
+
+    def keep(self, roles: Sequence[Role], states: Mapping[str, Mapping[str, int]]) -> None:
+        """Submit what is missing.
+
+        Parameters
+        ----------
+        states
+            Number of Fireworks by category and state.
+
+        Raises
+        ------
+        QueueError
+            The queue refuses jobs while it has none of ours.
+        CampaignError
+            Jobs end one after another, and nothing gets done.
+        """
+        self._refuse_futile(states)
+        if time.monotonic() < self._not_before:
+            return
+        for role in roles:
+            n_steps = sum(
+                states.get(kind, {}).get(state, 0) for kind in role.takes for state in WORK
+            )
+            wanted = min(role.shape.jobs, -(-n_steps // role.processes))
+            there = sum(job.category == role.category for job in self.alive)
+            for number in range(there + 1, wanted + 1):
+                if not self._submit(role, number):
+                    return
+
+    def cancel(self) -> None:
+        """Take the jobs that are left out of the queue; workers that find nothing to do end."""
+        deadline = time.monotonic() + GRACE_S
+        while (not self.ask() or self.alive) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        if not self.alive:
+            return
+        queue_commands.cancel(self.queue, [job.job_id for job in self.alive])
+        self._stored.end(self.alive)
+        self.board.note(f"cancelled what was left in the queue: {self.listed()}")
+        self.alive = []
+
+    def listed(self) -> str:
+        """The jobs in a sentence; of many, how many."""
+        names = [job.job_id for job in self.alive]
+        if len(names) == 1:
+            return f"job {names[0]}"
+        return f"jobs {', '.join(names)}" if len(names) <= NAMED_AT_MOST else f"{len(names)} jobs"
+
+    def _submit(self, role: Role, number: int) -> bool:
+        """Submit one job; False if the queue takes no more for the moment."""
+        try:
+            job_id, folder = queue_commands.submit(self.queue, self.folders[role.category])
+        except QueueError as error:
+            # Limits on a user's jobs pass; what is wrong with all of them does not.
+            if not error.passing and not self.alive:
+                raise
+            self._say(f"{error}; tried again in {ASK_AGAIN_S:.0f} s")
+            self._not_before = time.monotonic() + ASK_AGAIN_S
+            return False
+        self._stored.add(self._directory, job_id, role.category, str(folder))
+        self.alive = self._stored.in_queue(self._directory)
+        self._said = ""
+        self.board.note(
+            f"submitted {self.queue.title} job {job_id} for {role.category} "
+            f"({number} of at most {role.shape.jobs})"
+        )
+        return True
+
+    def _say(self, sentence: str) -> None:
+        """Say what is the matter once, not at every look."""
+        if sentence != self._said:
+            self.board.note(sentence)
+        self._said = sentence
+
+    def _refuse_futile(self, states: Mapping[str, Mapping[str, int]]) -> None:
+        completed = sum(counts.get("COMPLETED", 0) for counts in states.values())
+        done = (completed, self.session.store.count_dft())
+        if done != self._done:
+            self._done, self.futile = done, 0
+        if self.futile >= MAX_FUTILE and self.last_ended is not None:
+            raise CampaignError(
+                f"jobs have ended {MAX_FUTILE} times in a row and no step was done; the last one "
+                f"wrote {_last_words(Path(self.last_ended.folder))}"
+            )
+
+
+def _last_words(folder: Path) -> str:
+    """The end of what a job printed, and where it stands."""
+    ours = (".script", ".answer", ".json")
+    printed = [
+        path
+        for path in folder.glob("*")
+        if path.is_file() and path.stat().st_size and path.suffix not in ours
+    ]
+    if not printed:
+        return f"nothing; its script is in {folder}"
+    newest = max(printed, key=lambda path: (path.suffix.startswith(".e"), path.stat().st_mtime))
+    lines = newest.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"{redact(lines[-1])!r} into {newest}" if lines else f"nothing into {newest}"
