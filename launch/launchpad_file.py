@@ -9,6 +9,8 @@ from hullscreen.launch.atomic_files import write_atomically
 from hullscreen.workflows.settings_tree import Database
 
 FILE_NAME = "my_launchpad.yaml"
+# FireWorks reads its settings from the working directory, or from where a variable says.
+FIREWORKS_SETTINGS = Path(__file__).with_name("FW_config.yaml")
 FIRST_LINE = "# Written by hullscreen from hullscreen.toml; remove this line to keep your own."
 
 
@@ -26,6 +28,9 @@ def given_uri(database: Database, directory: Path) -> str | None:
 
 def write_launchpad_file(directory: Path, database: Database) -> bool:
     """Write ``my_launchpad.yaml`` unless the user has one of their own there.
+
+    Beside it goes a ``FW_config.yaml`` with which FireWorks' commands do not wait for locks of
+    processes that are gone.
 
     Returns
     -------
@@ -53,4 +58,7 @@ def write_launchpad_file(directory: Path, database: Database) -> bool:
         "mongoclient_kwargs: {serverSelectionTimeoutMS: 10000}\n"
     )
     write_atomically(path, text, mode=0o600)
+    settings = directory / FIREWORKS_SETTINGS.name
+    if not settings.exists():
+        write_atomically(settings, FIREWORKS_SETTINGS.read_text(encoding="utf-8"))
     return True

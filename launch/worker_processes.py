@@ -22,11 +22,11 @@ from hullscreen.database.connection import Connection, connect
 from hullscreen.database.schema import check_schema
 from hullscreen.launch.campaign_session import open_session
 from hullscreen.launch.launchpad_file import FILE_NAME as LAUNCHPAD_FILE
+from hullscreen.launch.launchpad_file import FIREWORKS_SETTINGS
 from hullscreen.launch.settings import FILE_NAME as SETTINGS_FILE
 from hullscreen.potentials.errors import InputError
 
 FWORKER_FILE = "my_fworker.yaml"
-FIREWORKS_SETTINGS = Path(__file__).with_name("FW_config.yaml")
 # An address may hold a password, so it does not go onto a command line.
 URI_VARIABLE = "HULLSCREEN_WORKER_DB_URI"
 # Between being asked to end and being killed: enough to hand a step back.

@@ -282,6 +282,10 @@ def test_attempts_that_end_the_process_count(make_jobs, log, monkeypatch):
         jobs.single_point(crystal(), 4)
     assert evaluations(log) == []
     monkeypatch.setenv(RUN_VARIABLE, "another run")
+    with pytest.raises(CalculationError, match=f"process ended {MAX_ATTEMPTS} times while"):
+        jobs.single_point(crystal(), 4)
+    # Somebody asks for it.
+    jobs.repeat_before = jobs.store.failed_dft()[0].created_at
     assert jobs.single_point(crystal(), 4).state == "done"
 
 
