@@ -118,7 +118,9 @@ class QuantumEspresso:
     command: str = _setting(
         "pw.x", "Command that runs pw.x, such as 'mpirun -np 4 pw.x'.", min_length=1
     )
-    pseudopotentials: str = _setting("", "Folder of the UPF files; empty: the preset's.")
+    pseudopotentials: str = _setting(
+        "", "Folder of the UPF files, relative to this directory; empty: the preset's."
+    )
     files: dict[str, str] = _setting({}, "UPF file by element, beside those of the preset.")
     functional: Literal["", "LDA", "PBE", "PBEsol"] = _setting(
         "", "Functional: LDA, PBE or PBEsol; empty: the preset's."
@@ -184,8 +186,8 @@ class Vasp:
     )
     potcar_directory: str = _setting(
         "",
-        "Folder of your POTCARs as pymatgen arranges them; empty: its own setting "
-        "PMG_VASP_PSP_DIR.",
+        "Folder of your POTCARs, in VASP's or pymatgen's arrangement, relative to this directory; "
+        "empty: pymatgen's own setting PMG_VASP_PSP_DIR.",
     )
     potcar_functional: str = _setting(
         "", "Which POTCARs: PBE_54, PBE_64, LDA_54 and so on; empty: the preset's."
