@@ -78,7 +78,7 @@ def command(
     with open_session(directory, database_uri) as session:
         if inputs_folder is not None:
             _write_inputs(session, inputs_folder, as_json=as_json)
-            return
+            return 0
         made = _forecast(session, measure=measure, workers=workers)
     measured = made["measured"]
     in_vain = bool(measured["failures"]) and not measured["calculations"]
