@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pymongo import DESCENDING, DeleteMany, ReplaceOne
+from pymongo import DESCENDING, DeleteMany, ReplaceOne, UpdateOne
 
 from hullscreen.database.collections import Collections, Query
 from hullscreen.database.documents import (
@@ -94,6 +94,19 @@ class RoundQueries(Collections):
         """Structures that another campaign of this database has chosen, in its order."""
         documents = self._find("selected", {"campaign": campaign}, sort=["round", "number"])
         return [_selected(document) for document in documents]
+
+    def set_selected_keys(self, keys: Mapping[tuple[int, int], str]) -> None:
+        """Let chosen structures, by round and number, point at other results."""
+        self._bulk(
+            "selected",
+            [
+                UpdateOne(
+                    {"campaign": self.name, "round": round_, "number": number},
+                    {"$set": {"key": key}},
+                )
+                for (round_, number), key in keys.items()
+            ],
+        )
 
     def selected_counts(self) -> dict[int, int]:
         """Number of structures chosen for DFT by round."""

@@ -41,7 +41,7 @@ MEANT_FOR = {DEFAULT_CALCULATOR: ("Ag", "Al", "Au", "Cu", "Ni", "Pd", "Pt")}
 
 def ase_engine_from_table(table: Mapping[str, Any]) -> ASEEngine:
     """Engine of the settings ``calculator`` ("module:Class") and ``arguments`` (a table)."""
-    refuse_unknown_keys(table, ("calculator", "arguments"), "the dft table of engine 'ase'")
+    refuse_unknown_keys(table, ("calculator", "arguments"), "[dft] in hullscreen.toml")
     path = table.get("calculator", DEFAULT_CALCULATOR)
     arguments = table.get("arguments", {})
     if not isinstance(path, str) or path.count(":") != 1:

@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hullscreen.dft_adapters.corrections import MAX_CORRECTIONS, Correction
-from hullscreen.dft_adapters.failures import DISK_FULL, Failure
+from hullscreen.dft_adapters.failures import DISK_FULL, LAUNCHER, Failure
 from hullscreen.dft_adapters.runner import NOT_LAUNCHED, NOT_STARTED
 
 CRASH_FILE = "CRASH"
+FIRST_WORDS = "Program PWSCF"
+# pw.x says where, and in the next line what.
+OWN_WORDS = r"(?:Error in routine|from)\s+\w+\s*(?:\(|: error #).*\n\s*(.*\S)"
 # pw.x: 0 done, 3 done but the geometry not converged. 2 is an unconverged scf as well as
 # max_seconds, 1 an error; none of these says so reliably in words alone, or by its number alone.
 GOOD_CODES = (0, 3)
@@ -39,11 +42,12 @@ FAILURES = (
     ),
     Failure(
         NOT_LAUNCHED,
-        "launcher",
+        LAUNCHER,
         "was not started by srun or mpirun; compare `command` with what the job was given by the "
         "queue",
         "messages of Slurm, Open MPI and Intel MPI",
         of_the_machine=True,
+        quoted=rf"(.*(?:{NOT_LAUNCHED}).*)",
     ),
     Failure(
         r"convergence NOT achieved",
@@ -156,8 +160,9 @@ FAILURES = (
         # What goes on also says "Atomic positions from file used, from input discarded".
         r"(from|routine)\s+(read_namelists|read_cards|iosys|input|set_occupations|card_\w+)\s*[:(]",
         "wrong_input",
-        "was refused its input; look at extra_input in the settings",
+        "was refused its input; look at extra_input under [dft.quantum_espresso]",
         "recorded",
+        quoted=OWN_WORDS,
     ),
     Failure(
         r"(cannot open|error opening|error reading|error writing) .*file"
@@ -172,6 +177,7 @@ FAILURES = (
         "error",
         "stopped with an error of pw.x; its message is at the end of output.txt there",
         "recorded",
+        quoted=OWN_WORDS,
     ),
     Failure(
         r"Fortran runtime error|forrtl: severe|SIGSEGV|[Ss]egmentation fault|SIGFPE|SIGABRT",

@@ -30,7 +30,21 @@ OWNED = {
 }
 # The density holds squares of the waves.
 LEAST_DUAL = 4.0
-WHERE = "the dft table of engine 'quantum_espresso'"
+TABLE = "dft.quantum_espresso"
+WHERE = f"[{TABLE}] in hullscreen.toml"
+# Namelist entries that steer how a converged state is reached, not which: a user may change them
+# during a campaign. What begins with one of these words is of the same kind.
+HARMLESS = ("diago_", "fire_", "trust_radius_")
+HARMLESS_ENTRIES = frozenset(
+    {
+        # how electrons and atoms reach their ground state
+        *("mixing_beta", "mixing_mode", "mixing_ndim", "diagonalization", "electron_maxstep"),
+        *("startingwfc", "startingpot", "adaptive_thr", "conv_thr_init", "conv_thr_multi"),
+        *("bfgs_ndim", "w_1", "w_2", "pot_extrapolation", "wfc_extrapolation", "cell_factor"),
+        # how long, and what is written
+        *("max_seconds", "verbosity", "disk_io", "iprint", "title", "wf_collect", "wfcdir"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,12 @@ class EspressoSettings:
         return self.spin and is_polarised(symbols, magnetic, self.spin_from_fraction)
 
 
+def is_harmless(entry: str) -> bool:
+    """Whether a namelist entry changes no converged energy."""
+    name = entry.lower()
+    return name in HARMLESS_ENTRIES or name.startswith(HARMLESS)
+
+
 def settings_from_table(table: Mapping[str, Any]) -> EspressoSettings:
     """Settings of a preset with the keys of ``table`` on top.
 
@@ -147,7 +167,7 @@ def settings_from_table(table: Mapping[str, Any]) -> EspressoSettings:
 def _require(merged: Mapping[str, Any], keys: Sequence[str]) -> None:
     missing = [key for key in keys if not merged.get(key)]
     if missing:
-        raise SettingsError(f"{WHERE} needs {missing[0]!r}, which the preset does not give")
+        raise SettingsError(f"set `{missing[0]}` under {WHERE}; the preset does not give it")
 
 
 def _check_extra_input(extra_input: Any) -> None:

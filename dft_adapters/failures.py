@@ -17,6 +17,8 @@ OUTPUT_FILE = "output.txt"
 ERROR_FILE = "errors.txt"
 TAIL_BYTES = 200_000
 DISK_FULL = "disk_full"
+LAUNCHER = "launcher"
+LONGEST_QUOTE = 200
 # Exit statuses between these: ended by a signal, 128 below.
 SIGNALS = range(129, 193)
 
@@ -38,6 +40,8 @@ class Failure:
     of_the_machine
         It says nothing about the structure: the calculation is not given up, but tried again when
         the campaign is.
+    quoted
+        Regular expression whose first group is what the code itself says of it; empty: nothing.
     """
 
     pattern: str
@@ -45,6 +49,15 @@ class Failure:
     meaning: str
     source: str
     of_the_machine: bool = False
+    quoted: str = ""
+
+    def told(self, text: str) -> str:
+        """The meaning, with the code's own words out of its output."""
+        found = re.search(self.quoted, text) if self.quoted else None
+        if found is None:
+            return self.meaning
+        what, semicolon, advice = self.meaning.partition("; ")
+        return f"{what} ({_plain(found.group(1))}){semicolon}{advice}"
 
 
 def raise_if_failed(engine: FileEngine, directory: Path, completed: Completed) -> None:
@@ -61,7 +74,7 @@ def raise_if_failed(engine: FileEngine, directory: Path, completed: Completed) -
         raise CalculationError(
             "timeout",
             f"{engine.name} was killed after {engine.timeout_s:g} s in {directory}; raise "
-            "`timeout_s` in the dft table of the settings, or run on more cores",
+            f"`timeout_s` under [{engine.table}] in hullscreen.toml, or run on more cores",
             directory,
         )
     text = "\n".join(
@@ -69,12 +82,19 @@ def raise_if_failed(engine: FileEngine, directory: Path, completed: Completed) -
     )
     for failure in engine.failures:
         if re.search(failure.pattern, text):
-            sentence = f"the {engine.name} calculation in {directory} {failure.meaning}"
+            sentence = f"the {engine.name} calculation in {directory} {failure.told(text)}"
             if failure.of_the_machine:
                 raise EngineMissingError(failure.reason, sentence)
             raise CalculationError(failure.reason, sentence, directory)
     if completed.returncode in engine.good_codes:
         return
+    if completed.returncode not in SIGNALS and not _began(engine, directory):
+        words = _first_words(directory)
+        raise EngineMissingError(
+            LAUNCHER,
+            f"{engine.name} did not begin in {directory}: {words}; look at `command` under "
+            f"[{engine.table}] in hullscreen.toml",
+        )
     if completed.returncode in SIGNALS:
         raise CalculationError(
             "killed",
@@ -88,6 +108,32 @@ def raise_if_failed(engine: FileEngine, directory: Path, completed: Completed) -
         f"known; see {OUTPUT_FILE} and {ERROR_FILE} in {directory}",
         directory,
     )
+
+
+def _began(engine: FileEngine, directory: Path) -> bool:
+    """Whether the code has printed its first words; a launcher that refuses prints its own."""
+    if not engine.first_words:
+        return True
+    with (directory / OUTPUT_FILE).open("rb") as stream:
+        if engine.first_words.encode() in stream.read(TAIL_BYTES):
+            return True
+    # Its ranks were at work; their words may be lost in buffers on other nodes.
+    return "MPI_ABORT" in _tail(directory / ERROR_FILE)
+
+
+def _first_words(directory: Path) -> str:
+    """The first line of what was printed instead; a launcher says first what is wrong."""
+    for name in (ERROR_FILE, OUTPUT_FILE):
+        for line in _tail(directory / name).splitlines():
+            if re.search(r"[^\W\d_]{2}", line):
+                return _plain(line)
+    return f"`command` printed nothing to {OUTPUT_FILE} and {ERROR_FILE} there"
+
+
+def _plain(words: str) -> str:
+    """Words of a code as part of a sentence."""
+    line = " ".join(words.split()).rstrip(".")
+    return line if len(line) <= LONGEST_QUOTE else f"{line[:LONGEST_QUOTE]}..."
 
 
 def _tail(path: Path) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from hullscreen.dft_adapters.corrections import (
     JOURNAL_FILE,
@@ -92,12 +92,30 @@ class Attempt:
     restart: bool = False
 
 
-class FileEngine(Protocol):
+@runtime_checkable
+class WritesInputs(Protocol):
+    """An engine whose code reads its input from files."""
+
+    def write_inputs(
+        self, atoms: Atoms, directory: Path, task: Task, attempt: Attempt
+    ) -> Sequence[str]:
+        """Write the input files and return their names."""
+
+
+class FileEngine(WritesInputs, Protocol):
     """What a code's adapter provides for `run_calculation`."""
 
     @property
     def name(self) -> str:
         """Short name for reports."""
+
+    @property
+    def table(self) -> str:
+        """Table of its settings in ``hullscreen.toml``."""
+
+    @property
+    def first_words(self) -> str:
+        """What the code prints as soon as it has begun; empty: nothing that is known."""
 
     @property
     def failures(self) -> Sequence[Failure]:
@@ -133,11 +151,6 @@ class FileEngine(Protocol):
 
     def content(self, elements: Sequence[str]) -> dict[str, Any]:
         """As in `hullscreen.dft_adapters.engine.Engine`."""
-
-    def write_inputs(
-        self, atoms: Atoms, directory: Path, task: Task, attempt: Attempt
-    ) -> Sequence[str]:
-        """Write the input files and return their names."""
 
     def command(self, directory: Path) -> list[str]:
         """Executable and arguments, run in ``directory``."""

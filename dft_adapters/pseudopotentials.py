@@ -88,8 +88,8 @@ def suggested_cutoffs(paths: Sequence[Path]) -> tuple[float, float]:
             raise SettingsError(f"{str(path)!r} is not a whole pseudopotential in UPF")
         if header.cutoff_ry <= 0.0:
             raise SettingsError(
-                f"{str(path)!r} suggests no cutoff; give `cutoff_ry` and `density_cutoff_ry` in "
-                "the dft table of the settings"
+                f"{str(path)!r} suggests no cutoff; give `cutoff_ry` and `density_cutoff_ry` under "
+                "[dft.quantum_espresso] in hullscreen.toml"
             )
         headers.append(header)
     cutoff = max(header.cutoff_ry for header in headers)
@@ -183,7 +183,7 @@ def find_pseudopotentials(
         raise EngineMissingError(
             "missing_pseudopotential",
             f"the folder of pseudopotentials {str(folder)!r} does not exist; set "
-            "`pseudopotentials` in the dft table of the settings",
+            "`pseudopotentials` under [dft.quantum_espresso] in hullscreen.toml",
         )
     found = {
         element: _named(folder, files[element], functional, element)
@@ -262,5 +262,5 @@ def _discovered(folder: Path, functional: str, element: str) -> Pseudopotential:
     raise EngineMissingError(
         "ambiguous_pseudopotential",
         f"several {functional} pseudopotentials for {element} in {str(folder)!r} ({names}); "
-        f"name one under `files` in the dft table of the settings",
+        "name one: files = {element = file} under [dft.quantum_espresso] in hullscreen.toml",
     )

@@ -27,6 +27,7 @@ from hullscreen.dft_adapters.espresso_failures import (
     CORRECTIONS,
     CRASH_FILE,
     FAILURES,
+    FIRST_WORDS,
     GOOD_CODES,
     UNBUFFERED,
 )
@@ -37,7 +38,12 @@ from hullscreen.dft_adapters.espresso_output import (
     last_step,
     parse_xml,
 )
-from hullscreen.dft_adapters.espresso_settings import EspressoSettings, settings_from_table
+from hullscreen.dft_adapters.espresso_settings import (
+    TABLE,
+    EspressoSettings,
+    is_harmless,
+    settings_from_table,
+)
 from hullscreen.dft_adapters.failures import OUTPUT_FILE, Failure
 from hullscreen.dft_adapters.file_engine import (
     Attempt,
@@ -81,6 +87,8 @@ class QuantumEspresso:
     """``pw.x`` with one set of settings."""
 
     name = "Quantum ESPRESSO"
+    table: str = TABLE
+    first_words: str = FIRST_WORDS
     failures: Sequence[Failure] = FAILURES
     corrections: Mapping[str, Sequence[Correction]] = CORRECTIONS
     environment: Mapping[str, str] = UNBUFFERED
@@ -119,8 +127,8 @@ class QuantumEspresso:
             raise EngineMissingError(
                 "missing_pseudopotential",
                 f"the settings name no {settings.functional} pseudopotential for {lacking[0]}, "
-                f"only for {', '.join(sorted(settings.files))}; add it under `files` in the dft "
-                "table, or choose another preset",
+                f"only for {', '.join(sorted(settings.files))}; add it under `files` in "
+                f"[{TABLE}], or choose another preset",
             )
         found = find_pseudopotentials(
             settings.pseudopotentials, settings.files, settings.functional, elements
@@ -147,7 +155,7 @@ class QuantumEspresso:
             "engine": "quantum_espresso",
             **kept,
             "initial_moments": moments,
-            "extra_input": {name: dict(entries) for name, entries in settings.extra_input.items()},
+            "extra_input": _deciding_input(settings.extra_input),
             "files": {e: p.sha256 for e, p in self.pseudopotentials(elements).items()},
         }
 
@@ -342,6 +350,15 @@ class QuantumEspresso:
                 f"{str(self.settings.pseudopotentials)!r}; see {OUTPUT_FILE} there for their "
                 "folder, and put the files back",
             )
+
+
+def _deciding_input(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The namelist entries that may change energies; namelists without any are left out."""
+    deciding = {
+        name: {key: value for key, value in entries.items() if not is_harmless(key)}
+        for name, entries in given.items()
+    }
+    return {name: entries for name, entries in deciding.items() if entries}
 
 
 def _xml_file(directory: Path) -> Path:

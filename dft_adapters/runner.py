@@ -22,7 +22,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 NOT_STARTED = r"error while loading shared libraries|command not found|[Ee]xec format error"
 NOT_LAUNCHED = (
     r"srun: error: (Unable|Task launch|Invalid|.*[Cc]onfiguration)|not enough slots available|"
-    r"mpirun was unable|PMI2?_Init failed|orte_init failed"
+    r"mpirun was unable|attempt to run as root|PMI2?_Init failed|orte_init failed"
 )
 FIRST_WAIT_S = 0.002
 LONGEST_WAIT_S = 0.1
@@ -60,7 +60,7 @@ def find_executable(name: str) -> str:
         raise EngineMissingError(
             "missing_executable",
             f"the executable {name!r} was not found on PATH; install it or give its full path "
-            "as `command` in the dft table of the settings",
+            "as `command` under [dft.quantum_espresso] or [dft.vasp] in hullscreen.toml",
         )
     return found
 

@@ -46,7 +46,7 @@ from hullscreen.dft_adapters.vasp_potcars import (
     require_readable,
 )
 from hullscreen.dft_adapters.vasp_runs import REPORT_FILE, Job, run_folders, steps_in, write_job
-from hullscreen.dft_adapters.vasp_settings import VaspSettings, settings_from_table
+from hullscreen.dft_adapters.vasp_settings import TABLE, VaspSettings, settings_from_table
 from hullscreen.potentials.structures import FloatArray
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ class Vasp:
     """``vasp_std`` with one set of settings."""
 
     name = "VASP"
+    table: str = TABLE
+    # custodian comes first, and says of its own that VASP did not begin.
+    first_words: str = ""
     failures: Sequence[Failure] = FAILURES
     corrections: Mapping[str, Sequence[Correction]] = CORRECTIONS
     failure_files: Sequence[str] = ()

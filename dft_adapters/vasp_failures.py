@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hullscreen.dft_adapters.corrections import Correction
-from hullscreen.dft_adapters.failures import DISK_FULL, Failure
+from hullscreen.dft_adapters.failures import DISK_FULL, LAUNCHER, Failure
 from hullscreen.dft_adapters.runner import NOT_LAUNCHED, NOT_STARTED
 
 GAVE_UP = "custodian gave up"
@@ -44,11 +44,12 @@ FAILURES = (
     ),
     Failure(
         NOT_LAUNCHED,
-        "launcher",
+        LAUNCHER,
         "was not started by srun or mpirun; compare `command` under [dft.vasp] with what the job "
         "was given by the queue",
         "messages of Slurm, Open MPI and Intel MPI",
         of_the_machine=True,
+        quoted=rf"(.*(?:{NOT_LAUNCHED}).*)",
     ),
     Failure(
         r"file not found.*POTCAR|POTCAR.*(not found|missing|No such file)|"

@@ -152,15 +152,38 @@ def _potcar_folder(settings: VaspSettings) -> Path:
             "inputs without them",
         )
     folder = Path(named).expanduser()
-    for inner in (folder / known[settings.potcar_functional], folder / settings.potcar_functional):
+    names = _folder_names(settings.potcar_functional)
+    for inner in (folder / name for name in names):
         if inner.is_dir():
             return inner
+    if _holds_potcars(folder):
+        return folder
     raise EngineMissingError(
         "missing_potcar",
-        f"there is no folder {known[settings.potcar_functional]} of POTCARs "
-        f"({settings.potcar_functional}) in {folder}; correct potcar_directory or "
-        "potcar_functional under [dft.vasp]",
+        f"there is no folder {' or '.join(names)} of POTCARs ({settings.potcar_functional}) in "
+        f"{folder}, nor are POTCARs there; correct potcar_directory or potcar_functional under "
+        "[dft.vasp]",
     )
+
+
+def _folder_names(functional: str) -> list[str]:
+    """What the folder of a functional's POTCARs is called: by pymatgen, and in VASP's archives.
+
+    ``PBE_54`` is ``potpaw_PBE.54`` in the archive that VASP's licensees download.
+    """
+    from pymatgen.core import SETTINGS
+    from pymatgen.io.vasp.inputs import PotcarSingle
+
+    own = SETTINGS.get("PMG_VASP_PSP_SUB_DIRS", {}).get(functional)
+    archive = f"potpaw_{functional.removesuffix('_W_HASH')}"
+    names = [own, PotcarSingle.functional_dir[functional], functional]
+    names += [archive.replace("_5", ".5").replace("_6", ".6"), archive]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _holds_potcars(folder: Path) -> bool:
+    patterns = ("POTCAR.*", *(f"*/POTCAR{ending}" for ending in ENDINGS))
+    return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def _locate(folder: Path, symbol: str) -> Path | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from hullscreen.dft_adapters.preset_files import (
 from hullscreen.potentials.errors import SettingsError
 
 DEFAULT_PRESET = "vasp-pbe-metals"
-WHERE = "the dft table of engine 'vasp'"
+TABLE = "dft.vasp"
+WHERE = f"[{TABLE}] in hullscreen.toml"
 NEEDED = ("input_set", "potcar_functional", "cutoff_ev", "smearing_ev", "kpoint_spacing")
 POSITIVE = (
     "cutoff_ev",
@@ -45,11 +47,11 @@ OWNED = {
     "KGAMMA": "kpoint_spacing (grids always contain Γ)",
     "EDIFFG": "force_tolerance under [dft]",
     "NSW": "max_steps under [dft]",
-    "IBRION": "nothing: hullscreen sets it",
-    "ISIF": "nothing: hullscreen sets it",
-    "LWAVE": "nothing: hullscreen sets it",
-    "LCHARG": "nothing: hullscreen sets it",
-    "PSTRESS": "nothing: hulls are those of zero pressure",
+    "IBRION": "hullscreen sets it itself",
+    "ISIF": "hullscreen sets it itself",
+    "LWAVE": "hullscreen sets it itself",
+    "LCHARG": "hullscreen sets it itself",
+    "PSTRESS": "hulls are those of zero pressure",
 }
 
 
@@ -140,7 +142,7 @@ def settings_from_table(table: Mapping[str, Any]) -> VaspSettings:
     merged["initial_moments"] = moments(WHERE, given.get("initial_moments", {}))
     for key in NEEDED:
         if key not in merged:
-            raise SettingsError(f"{WHERE} needs {key!r}, which the preset does not give")
+            raise SettingsError(f"set `{key}` under {WHERE}; the preset does not give it")
     for key in POSITIVE:
         if merged.get(key) is not None:
             merged[key] = positive(WHERE, key, merged[key])
@@ -165,10 +167,28 @@ def _incar_tags(given: Mapping[str, Any]) -> dict[str, Any]:
     tags = {tag.upper(): value for tag, value in given.items()}
     for tag in tags:
         if tag in OWNED:
-            raise SettingsError(
-                f"{WHERE}: extra_incar must not hold {tag}; what sets it is {OWNED[tag]}"
-            )
+            owner = OWNED[tag]
+            told = owner if owner.startswith("hull") else f"what sets it is {owner}"
+            raise SettingsError(f"{WHERE}: extra_incar must not hold {tag}; {told}")
+    _refuse_unknown_tags(tags)
     return tags
+
+
+def _refuse_unknown_tags(tags: Collection[str]) -> None:
+    """VASP passes over a misspelt tag without a word."""
+    if not tags:
+        return
+    from pymatgen.io.vasp.inputs import Incar
+
+    known = list(Incar.INCAR_PARAMS)
+    for tag in tags:
+        if tag not in known:
+            near = get_close_matches(tag, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "correct or remove it"
+            raise SettingsError(
+                f"{WHERE}: extra_incar holds {tag}, which is no INCAR tag that pymatgen knows; "
+                f"{hint}"
+            )
 
 
 def _refuse_unmetallic(merged: Mapping[str, Any]) -> None:

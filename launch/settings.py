@@ -22,6 +22,9 @@ PLAIN_WORDS = (("valid tuple", "list"), ("a valid i", "an i"), ("valid ", ""))
 
 FILE_NAME = "hullscreen.toml"
 
+ENGINE_FOLDERS = (("quantum_espresso", "pseudopotentials"), ("vasp", "potcar_directory"))
+"""Settings whose paths are relative to the directory of the campaign."""
+
 
 def load(directory: Path) -> Settings:
     """Settings of the campaign in ``directory``.
@@ -49,7 +52,7 @@ def load(directory: Path) -> Settings:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is no valid TOML: {error}; correct that line") from error
-    settings = from_tables(tables, source=str(path), text=text)
+    settings = from_tables(_counted_from(directory, tables), source=str(path), text=text)
     if has_secret(settings.database.uri):
         number = _line(text, ("database", "uri"))
         raise SettingsError(
@@ -97,6 +100,21 @@ def with_database_uri(settings: Settings, uri: str | None) -> Settings:
     tables = settings.tables()
     tables["database"] |= {"uri": uri, "uri_file": ""}
     return from_tables(tables, source="--db")
+
+
+def _counted_from(directory: Path, tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables with folders of the engines as full paths: workers start anywhere."""
+    dft = tables.get("dft")
+    if not isinstance(dft, Mapping):
+        return dict(tables)
+    full: dict[str, Any] = {}
+    for engine, key in ENGINE_FOLDERS:
+        table = dft.get(engine)
+        given = table.get(key) if isinstance(table, Mapping) else None
+        if isinstance(table, Mapping) and isinstance(given, str) and given:
+            path = directory.absolute() / Path(given).expanduser()
+            full[engine] = {**table, key: str(path)}
+    return {**tables, "dft": {**dft, **full}}
 
 
 def _with_max_atoms(tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,10 +181,13 @@ def register(campaign: Campaign) -> None:
     Raises
     ------
     CampaignError
-        The database holds a campaign of this name with other settings or another DFT engine.
+        The database holds a campaign of this name with other settings or, as soon as it has a DFT
+        result, another DFT engine.
     DFTError
         The engine cannot compute these elements.
     """
+    from hullscreen.workflows import engine_change  # it works on campaigns
+
     settings, store = campaign.settings, campaign.store
     # Checking an element may cost a calculation; that the engine is there is checked every time.
     campaign.engine.check(campaign.elements if store.find_campaign() is None else ())
@@ -201,17 +204,29 @@ def register(campaign: Campaign) -> None:
     store.create(document)
     stored = store.campaign()
     ours, theirs = settings.deciding(), Settings(**stored["settings"]).deciding()
-    changed = sorted(name for name in ours if ours[name] != theirs.get(name))
-    if not campaign.is_same_engine(stored["engine"], campaign.elements):
-        changed.append("the DFT engine or its version")
+    changed = [
+        f"{name} was {theirs.get(name)!r}, is {ours[name]!r}"
+        for name in sorted(ours)
+        if ours[name] != theirs.get(name)
+    ]
+    another = not campaign.is_same_engine(stored["engine"], campaign.elements)
+    changeable = engine_change.may_change(campaign)
+    if another and not changeable:
+        changed += engine_change.changed_settings(
+            stored["engine"]["content"], document.engine["content"]
+        )
     if changed:
         raise CampaignError(
-            f"campaign {store.name!r} began with other settings ({', '.join(changed)}): results of "
+            f"campaign {store.name!r} began with other settings ({'; '.join(changed)}): results of "
             "both do not belong on one hull; restore them in hullscreen.toml, or choose another "
             "[campaign] name"
         )
+    if changeable:
+        # Also if it was done before and interrupted: as long as there is no result it may be.
+        engine_change.follow(campaign)
     store.set_campaign(
         settings=document.settings,
+        engine=document.engine,
         directory=document.directory,
         heartbeat_s=campaign.heartbeat_s,
     )

@@ -26,7 +26,9 @@ class QuantumEspresso:
     command: str = setting(
         "pw.x", "Command that runs pw.x, such as 'mpirun -np 4 pw.x'.", min_length=1
     )
-    pseudopotentials: str = setting("", "Folder of the UPF files; empty: the preset's.")
+    pseudopotentials: str = setting(
+        "", "Folder of the UPF files, relative to this directory; empty: the preset's."
+    )
     files: dict[str, str] = setting({}, "UPF file by element, beside those of the preset.")
     functional: Literal["", "LDA", "PBE", "PBEsol"] = setting(
         "", "Functional: LDA, PBE or PBEsol; empty: the preset's."
@@ -92,8 +94,8 @@ class Vasp:
     )
     potcar_directory: str = setting(
         "",
-        "Folder of your POTCARs as pymatgen arranges them; empty: its own setting "
-        "PMG_VASP_PSP_DIR.",
+        "Folder of your POTCARs, in VASP's or pymatgen's arrangement, relative to this directory; "
+        "empty: pymatgen's own setting PMG_VASP_PSP_DIR.",
     )
     potcar_functional: str = setting(
         "", "Which POTCARs: PBE_54, PBE_64, LDA_54 and so on; empty: the preset's."

@@ -6,15 +6,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from hullscreen.dft_adapters.engine import CalculationError
+from hullscreen.dft_adapters.file_engine import Attempt, Task, WritesInputs
+from hullscreen.potentials.errors import InputError
 from hullscreen.potentials.structures import Structures, concatenate
 from hullscreen.workflows.borrowed_labels import borrowed_labels, systems_of
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, atoms_of, jobs_of
 from hullscreen.workflows.seed import SEED_POOL, campaign_seed
+from hullscreen.workflows.steps import final_stress_tolerance
 
 READ_TOGETHER = 2000
 # Members of the pool that stand for what is chosen later.
@@ -139,6 +143,51 @@ def measure(campaign: Campaign, found: Survey, progress: Callable[[int, int], No
     # Milliseconds say nothing about how many processors are at work.
     parallel = max(cpu / wall, SMALLEST_SHARE) if wall > LONG_ENOUGH_S else None
     return Measured(len(spent), failures, parallel)
+
+
+def write_examples(campaign: Campaign, found: Survey, directory: Path) -> list[Path]:
+    """Write the inputs of a single point and of a relaxation, as the campaign would compute them.
+
+    Neither the executable nor, where only their names are written, POTCARs are needed.
+
+    Parameters
+    ----------
+    directory
+        Gets the folders ``single_point`` and ``relaxation``.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    InputError
+        The engine works in this process, without input files.
+    EngineMissingError
+        A pseudopotential is missing.
+    """
+    engine, dft = campaign.engine, campaign.settings.dft
+    if not isinstance(engine, WritesInputs):
+        raise InputError(
+            f"engine '{dft.engine}' computes in the worker itself and has no input files; only "
+            "'quantum_espresso' and 'vasp' have"
+        )
+    # The last one measured is the largest compound of the first structures.
+    place = _places_to_measure(found.seed, len(campaign.elements))[-1]
+    atoms = atoms_of(*found.seed.one(place), campaign.elements)
+    tasks = {
+        "single_point": Task("single_point"),
+        "relaxation": Task(
+            "relax", dft.force_tolerance, final_stress_tolerance(campaign), dft.max_steps
+        ),
+    }
+    files = []
+    for name, task in tasks.items():
+        folder = directory / name
+        folder.mkdir(parents=True, exist_ok=True)
+        files += [folder / file for file in engine.write_inputs(atoms, folder, task, Attempt())]
+    return files
 
 
 def _places_to_measure(seed: Structures, n_elements: int) -> list[int]:

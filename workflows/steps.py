@@ -126,14 +126,14 @@ def relax_with_dft(
     _raise_failures(failures, len(wanted))
 
 
-def _stress_tolerance(campaign: Campaign) -> float:
+def final_stress_tolerance(campaign: Campaign) -> float:
     """Of a final relaxation, eV/Å³."""
     return campaign.settings.dft.stress_tolerance_gpa / EV_PER_CUBIC_ANGSTROM_IN_GPA
 
 
 def _relaxation_key(campaign: Campaign, jobs: DFTJobs, atoms: Atoms) -> str:
     force_tolerance = campaign.settings.dft.force_tolerance
-    return jobs.key(atoms, relaxation_kind(force_tolerance, _stress_tolerance(campaign)))
+    return jobs.key(atoms, relaxation_kind(force_tolerance, final_stress_tolerance(campaign)))
 
 
 def _final(
@@ -153,7 +153,7 @@ def _final(
             atoms,
             index,
             force_tolerance=settings.force_tolerance,
-            stress_tolerance=_stress_tolerance(campaign),
+            stress_tolerance=final_stress_tolerance(campaign),
             max_steps=settings.max_steps,
         )
         reason = quarantine.relaxation_verdict(campaign, index, result, least_distance)

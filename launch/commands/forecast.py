@@ -48,6 +48,14 @@ Example:
     type=click.IntRange(min=1),
     help="Workers that do DFT, wherever they are.  [default: those of `hullscreen run`]",
 )
+@click.option(
+    "--inputs",
+    "inputs_folder",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Only write the DFT input files of one single point and one relaxation into FOLDER; the "
+    "DFT code need not be installed.",
+)
 @database_option
 @json_option
 def command(
@@ -55,6 +63,7 @@ def command(
     directory: Path,
     measure: bool,
     workers: int | None,
+    inputs_folder: Path | None,
     database_uri: str | None,
     as_json: bool,
 ) -> int:
@@ -67,6 +76,9 @@ def command(
     from hullscreen.potentials.errors import DFTError
 
     with open_session(directory, database_uri) as session:
+        if inputs_folder is not None:
+            _write_inputs(session, inputs_folder, as_json=as_json)
+            return 0
         made = _forecast(session, measure=measure, workers=workers)
     measured = made["measured"]
     in_vain = bool(measured["failures"]) and not measured["calculations"]
@@ -77,6 +89,21 @@ def command(
         what_next = "mend this first, then" if in_vain else "Next:"
         click.echo(f"{what_next} hullscreen run {directory}")
     return DFTError.exit_code if in_vain else 0
+
+
+def _write_inputs(session: Session, folder: Path, *, as_json: bool) -> None:
+    """Example inputs of the campaign's calculations, and where they are."""
+    from hullscreen.workflows import pool_survey
+    from hullscreen.workflows.campaign import Campaign
+
+    campaign = Campaign(session.settings, session.store, session.directory / "calculations")
+    files = pool_survey.write_examples(campaign, pool_survey.survey(campaign), folder)
+    if as_json:
+        click.echo(json.dumps({"inputs": [str(file) for file in files]}))
+        return
+    click.echo(f"Inputs of a single point and of a relaxation are in {folder}:")
+    for file in files:
+        click.echo(f"  {file.relative_to(folder)}")
 
 
 def _forecast(session: Session, *, measure: bool, workers: int | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``hullscreen init``: a campaign directory with a commented ``hullscreen.toml``."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     from hullscreen.launch.settings import Settings
 
 
+# What people call the engines.
+OTHER_NAMES = {
+    **dict.fromkeys(("qe", "espresso", "pw", "pw.x", "pwscf"), "quantum_espresso"),
+    **dict.fromkeys(("vasp_std", "vasp6"), "vasp"),
+    "emt": "ase",
+}
 EPILOG = """
 \b
 Examples:
@@ -126,7 +133,7 @@ def _dft_table(engine: str | None, preset: str | None) -> dict[str, Any]:
     from hullscreen.potentials.errors import InputError
 
     if engine is not None and engine not in ENGINES:
-        raise InputError(f"there is no DFT engine {engine!r}; known are {', '.join(ENGINES)}")
+        raise InputError(f"there is no DFT engine {engine!r}; {_nearest_engine(engine, ENGINES)}")
     table: dict[str, Any] = {} if engine is None else {"engine": engine}
     if preset is None:
         return table
@@ -141,6 +148,14 @@ def _dft_table(engine: str | None, preset: str | None) -> dict[str, Any]:
             f"engine {engine} has no preset {preset!r}; its presets: {', '.join(known)}"
         )
     return {**table, str(engine): {"preset": preset}}
+
+
+def _nearest_engine(given: str, known: Iterable[str]) -> str:
+    import difflib
+
+    names = {**{name: name for name in known}, **OTHER_NAMES}
+    near = difflib.get_close_matches(given.lower(), names, n=1)
+    return f"did you mean {names[near[0]]}?" if near else f"known are {', '.join(known)}"
 
 
 def _known_lattices(lattices: tuple[str, ...]) -> tuple[str, ...]:

@@ -73,6 +73,8 @@ class ShellEngine:
     """What `run_calculation` asks of a code's adapter."""
 
     name = "shell"
+    table = "dft.toy"
+    first_words = ""
     failures = FAILURES
     corrections = CORRECTIONS
     environment = {}  # noqa: RUF012 - never changed

@@ -35,7 +35,10 @@ def test_the_default_engine_is_emt():
         ),
         ({"engine": "quantum_espresso", "cutoff_ry": float("nan")}, "positive number, got nan"),
         ({"engine": "quantum_espresso", "command": []}, "must name an executable"),
-        ({"engine": "quantum_espresso", "preset": "pseudo-dojo-pbe"}, "needs 'pseudopotentials'"),
+        (
+            {"engine": "quantum_espresso", "preset": "pseudo-dojo-pbe"},
+            r"set `pseudopotentials` under \[dft\.quantum_espresso\] in hullscreen\.toml",
+        ),
         ({"engine": "quantum_espresso", "extra_input": {"system": 3}}, "must be a mapping"),
         (
             {"engine": "quantum_espresso", "extra_input": {"control": {"outdir": "x"}}},

@@ -43,7 +43,7 @@ SAYINGS = {
     "stopped": "echo '     Program stopped by user request'; exit 2",
     "killed": "kill -9 $$",
     "crash": "echo 'Fortran runtime error: End of file' >&2; exit 2",
-    "unknown_failure": "exit 7",
+    "unknown_failure": "echo '     Program PWSCF'; exit 7",
     "unreadable_result": f"mkdir -p scratch/pwscf.save; echo '<espresso' > {XML}; exit 0",
     "no_result": "exit 0",
     "scratch_files": "echo '     Error in routine davcio (1):'; exit 1",

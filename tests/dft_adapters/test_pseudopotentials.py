@@ -156,7 +156,7 @@ def test_cutoffs_are_the_largest_that_the_headers_suggest(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "needs 'files'"),
+        ({}, "set `files` under"),
         ({"Al": "Al.lda.UPF"}, r"Al\.lda\.UPF' suggests no cutoff; give `cutoff_ry`"),
         ({"Ni": "Ni.pbe.UPF"}, "is not a whole pseudopotential"),
         ({"Ni": "nowhere.UPF"}, "is not a whole pseudopotential"),

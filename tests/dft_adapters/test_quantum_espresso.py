@@ -1,6 +1,8 @@
 """``pw.x`` for real, on the LDA aluminium and nickel of Debian's package."""
 
 import json
+import os
+import shutil
 import time
 
 import numpy as np
@@ -182,3 +184,26 @@ def test_the_result_file_is_plain_json(engine, tmp_path):
     result = engine().single_point(bulk("Al", a=3.95), tmp_path)
     document = json.loads((tmp_path / "result.json").read_text())
     assert document["result"]["energy"] == result.energy
+
+
+def test_refused_input_is_quoted(engine, tmp_path):
+    with pytest.raises(CalculationError, match="was refused its input") as caught:
+        engine(extra_input={"electrons": {"mixng_beta": 0.3}}).single_point(
+            bulk("Al", a=3.95), tmp_path
+        )
+    assert caught.value.reason == "wrong_input"
+    assert "bad line in namelist &electrons" in str(caught.value)
+    assert "mixng_beta" in str(caught.value)
+    assert "look at extra_input under [dft.quantum_espresso]" in str(caught.value)
+
+
+@pytest.mark.skipif(
+    shutil.which("mpirun") is None or os.geteuid() != 0, reason="needs mpirun and to be root"
+)
+def test_a_launcher_that_refuses_to_start_is_the_machines_failure(engine, tmp_path, monkeypatch):
+    for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
+        monkeypatch.delenv(name, raising=False)
+    espresso = engine(command=["mpirun", "-np", "2", "pw.x"])
+    with pytest.raises(EngineMissingError, match="attempt to run as root") as caught:
+        espresso.single_point(bulk("Al", a=3.95), tmp_path)
+    assert caught.value.reason == "launcher"

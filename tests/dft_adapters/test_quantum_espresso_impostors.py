@@ -20,6 +20,7 @@ XML = """<espresso><output>
 <total_energy><etot>{energy}</etot></total_energy>
 <forces>{forces}</forces><stress>{stress}</stress></output></espresso>
 """
+BEGUN = "echo '     Program PWSCF v.6.7MaX starts on 21Nov2026'; "
 XML_PATH = "scratch/pwscf.save/data-file-schema.xml"
 GOOD = {
     "a": "4", "converged": "true", "energy": "-2.5", "forces": "0 0 0", "stress": "0 " * 9,
@@ -82,7 +83,11 @@ def test_an_honest_answer_is_understood(impostor, tmp_path):
             "unreadable_result",
             "not a complete result",
         ),
-        ("exit 2", "unknown_failure", "ended with exit status 2 and no message that is known"),
+        (
+            BEGUN + "exit 2",
+            "unknown_failure",
+            "ended with exit status 2 and no message that is known",
+        ),
         ("kill -SEGV $$", "killed", "was ended by signal 11"),
         ("echo 'Program received signal SIGSEGV' >&2; exit 139", "crash", "crashed inside pw.x"),
         (saying() + "echo '   convergence NOT achieved after 3'; exit 2", "unconverged_scf", "did"),
@@ -154,3 +159,51 @@ def test_the_fingerprint_follows_the_pseudopotential(impostor, tmp_path):
     assert fingerprint(first, ["Al"]) != fingerprint(
         impostor("exit 0", pseudopotentials=str(other)), ["Al"]
     )
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo ----- >&2; echo 'my_launcher: no such partition.' >&2", "my_launcher: no such part"),
+        ("echo 'only to standard output'", "only to standard output"),
+        (":", "`command` printed nothing"),
+    ],
+)
+def test_a_launcher_that_refuses_is_quoted_and_costs_no_correction(
+    impostor, tmp_path, script, words
+):
+    engine = impostor(f"echo x >> ../runs; {script}; exit 1")
+    with pytest.raises(EngineMissingError, match=words) as caught:
+        engine.single_point(bulk("Al"), tmp_path / "run")
+    assert caught.value.reason == "launcher"
+    assert "[dft.quantum_espresso] in hullscreen.toml" in str(caught.value)
+    assert (tmp_path / "runs").read_text() == "x\n"
+
+
+def test_ranks_whose_words_were_lost_have_begun(impostor, tmp_path):
+    with pytest.raises(CalculationError) as caught:
+        impostor("echo 'MPI_ABORT was invoked on rank 0' >&2; exit 1").single_point(
+            bulk("Al"), tmp_path / "run"
+        )
+    assert caught.value.reason == "unknown_failure"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"electrons": {"mixing_beta": 0.3, "diago_david_ndim": 4, "Diagonalization": "cg"}},
+        {"IONS": {"trust_radius_ini": 0.1, "bfgs_ndim": 3}, "cell": {"cell_factor": 3.0}},
+        {"control": {"verbosity": "high", "disk_io": "none", "max_seconds": 100}, "system": {}},
+    ],
+)
+def test_what_only_steers_convergence_is_not_in_the_fingerprint(impostor, entries):
+    plain = fingerprint(impostor("exit 0"), ["Al"])
+    assert fingerprint(impostor("exit 0", extra_input=entries), ["Al"]) == plain
+
+
+@pytest.mark.parametrize(
+    "entries", [{"system": {"nosym": True}}, {"electrons": {"conv_thr": 1e-4, "mixing_beta": 0.3}}]
+)
+def test_what_may_change_energies_is_in_the_fingerprint(impostor, entries):
+    plain = fingerprint(impostor("exit 0"), ["Al"])
+    assert fingerprint(impostor("exit 0", extra_input=entries), ["Al"]) != plain

@@ -160,6 +160,9 @@ def test_presets_are_those_of_vasp_and_each_names_its_source():
         ({"cutoff_ev": -1}, "cutoff_ev must be a positive number"),
         ({"extra_incar": {"ISMEAR": 0}}, "what sets it is smearing_order"),
         ({"extra_incar": {"kspacing": 0.2}}, "what sets it is kpoint_spacing"),
+        ({"extra_incar": {"ISIF": 2}}, "must not hold ISIF; hullscreen sets it itself"),
+        ({"extra_incar": {"ENCUTT": 400}}, "no INCAR tag that pymatgen knows; did you mean ENCUT?"),
+        ({"extra_incar": {"XQZW": 1}}, "XQZW, which is no INCAR tag"),
         ({"command": ""}, "command must name an executable"),
         ({"max_scf_steps": 0}, "max_scf_steps must be 1 or more"),
         ({"potcar_spec": 1}, "potcar_spec must be a bool"),
@@ -386,3 +389,31 @@ def test_missing_custodian_is_said(monkeypatch):
 def test_changes_of_energy_are_told_from_others(after, changes):
     before = "ENCUT = 520\nISMEAR = 1\nEDIFF = 1e-6\nLREAL = Auto\n"
     assert changed_settings(before, after) == changes
+
+
+@pytest.mark.parametrize("named", ["parent", "folder"])
+@pytest.mark.parametrize("layout", ["potpaw_PBE.54", "potpaw_PBE_54", "my_potcars"])
+def test_vasps_own_arrangement_of_potcars(tmp_path, layout, named):
+    folder = tmp_path / layout
+    (folder / "Al").mkdir(parents=True)
+    (folder / "Al" / "POTCAR").write_text(potcar("Al"))
+    vasp = with_potcars(folder if named == "folder" else tmp_path)
+    if (layout, named) == ("my_potcars", "parent"):
+        with pytest.raises(EngineMissingError, match=r"no folder .* or potpaw_PBE\.54 or"):
+            vasp.check(["Al"])
+        return
+    vasp.check(["Al"])
+    before = fingerprint(vasp, ["Al"])
+    (folder / "Al" / "POTCAR").write_text(potcar("Al").replace("0.30", "0.31"))
+    # Content decides, wherever it lies.
+    read_potcar.cache_clear()
+    assert fingerprint(vasp, ["Al"]) != before
+
+
+def test_names_that_pymatgen_was_given(tmp_path, monkeypatch):
+    from pymatgen.core import SETTINGS
+
+    monkeypatch.setitem(SETTINGS, "PMG_VASP_PSP_SUB_DIRS", {"PBE_54": "ours"})
+    (tmp_path / "ours" / "Al").mkdir(parents=True)
+    (tmp_path / "ours" / "Al" / "POTCAR").write_text(potcar("Al"))
+    with_potcars(tmp_path).check(["Al"])

@@ -285,6 +285,7 @@ elif what == "garbage":
     print("\\x00\\x07 total energy = lots")
     sys.exit(0)
 elif what == "wordless":
+    print("     Program PWSCF v.6.7MaX starts")
     sys.exit(9)
 sys.exit(real())
 """

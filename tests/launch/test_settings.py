@@ -2,6 +2,7 @@
 
 import dataclasses
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -270,3 +271,27 @@ def test_another_database():
     assert changed.potential == settings.potential
     with pytest.raises(SettingsError, match="--db"):
         with_database_uri(settings, "host")
+
+
+def test_folders_of_engines_are_counted_from_the_campaign(tmp_path, monkeypatch):
+    write(
+        tmp_path,
+        '[campaign]\nelements = ["Cu", "Pd"]\n[dft.quantum_espresso]\npseudopotentials = "pp"\n'
+        '[dft.vasp]\npotcar_directory = "../psp"\n',
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    dft = load(tmp_path).dft
+    assert dft.quantum_espresso.pseudopotentials == str(tmp_path / "pp")
+    assert dft.vasp.potcar_directory == str(tmp_path / "../psp")
+    write(
+        tmp_path,
+        '[campaign]\nelements = ["Cu", "Pd"]\n[dft.quantum_espresso]\n'
+        'pseudopotentials = "~/pp"\n[dft.vasp]\npotcar_directory = "/psp"\n',
+    )
+    dft = load(tmp_path).dft
+    assert dft.quantum_espresso.pseudopotentials == str(Path.home() / "pp")
+    assert dft.vasp.potcar_directory == "/psp"
+    # Nothing given stays the preset's.
+    write(tmp_path, '[campaign]\nelements = ["Cu", "Pd"]\n[dft.quantum_espresso]\n')
+    assert load(tmp_path).dft.quantum_espresso.pseudopotentials == ""

@@ -155,3 +155,42 @@ def test_real_calculations_are_measured(make_directory, foretell, mongo):
     assert 0.05 * min(seconds) < each < 2 * max(seconds)
     assert made["disk_bytes"] > 1e4
     assert foretell(directory, "--no-measure")["cost"] == made["cost"]
+
+
+VASP = """
+[dft]
+engine = "vasp"
+[dft.vasp]
+command = "no_such_vasp"
+potcar_spec = true
+"""
+
+
+def test_inputs_can_be_seen_without_vasp(make_directory, foretell, tmp_path, capsys):
+    directory, folder = make_directory(more=VASP), tmp_path / "seen"
+    made = foretell(directory, "--inputs", str(folder))
+    single, relaxation = folder / "single_point" / "inputs", folder / "relaxation" / "inputs"
+    names = {path.name for path in single.iterdir()}
+    assert names >= {"INCAR.static", "KPOINTS", "POSCAR", "POTCAR.spec"}
+    assert "IBRION  =  2" in (relaxation / "INCAR.relax").read_text()
+    # custodian's job is none of VASP's inputs.
+    files = {str(p) for p in folder.rglob("*") if p.is_file() and p.name != "job.json"}
+    assert set(made["inputs"]) == files
+    assert main(["forecast", str(directory), "--inputs", str(folder)]) == 0
+    assert f"are in {folder}" in capsys.readouterr().out
+
+
+def test_inputs_of_pw_x(make_directory, foretell, tmp_path):
+    from pathlib import Path
+
+    if not Path("/usr/share/espresso/pseudo/Ni.pz-nd-rrkjus.UPF").is_file():
+        pytest.skip("the pseudopotentials of Debian's quantum-espresso-data are not installed")
+    more = PW_X + 'command = "no_such_pw.x"\n'
+    foretell(make_directory("Al", "Ni", more), "--inputs", str(tmp_path / "seen"))
+    assert "'scf'" in (tmp_path / "seen" / "single_point" / "pw.in").read_text()
+    assert "'vc-relax'" in (tmp_path / "seen" / "relaxation" / "pw.in").read_text()
+
+
+def test_an_engine_without_input_files(make_directory, tmp_path, capsys):
+    assert main(["forecast", str(make_directory()), "--inputs", str(tmp_path / "seen")]) == 2
+    assert "has no input files" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_an_element_that_the_default_engine_does_not_know(tmp_path, capsys):
         (["--elements", "Cu", "Pd", "--db", "host"], "[database] uri"),
         (
             ["--elements", "Cu", "Pd", "--engine", "qe"],
-            "there is no DFT engine 'qe'; known",
+            "there is no DFT engine 'qe'; did you mean quantum_espresso?",
         ),
         (["--elements", "Cu", "Pd", "--preset", "debian-lda"], "name it with --engine"),
         (
