@@ -13,6 +13,8 @@ from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.flows import DFT
 
+TAKEN_OUT_SHOWN = 20
+
 
 def is_done(session: Session, launchpad: LaunchPad) -> bool:
     """Whether the hull is there, and no step that a user lets run once more is left."""
@@ -77,6 +79,13 @@ def stuck(launchpad: LaunchPad, campaign: Campaign) -> CampaignError:
     if stopped:
         last = stopped[-1]
         return CampaignError(f"the step {last.name!r} failed: {_sentence(last)}")
+    taken_out = recovery.taken_out(launchpad, campaign)
+    if taken_out:
+        numbers = " ".join(map(str, taken_out[:TAKEN_OUT_SHOWN]))
+        return CampaignError(
+            f"{len(taken_out)} steps were defused or paused by hand; in {campaign.directory.parent}"
+            f" `lpad reignite_fws -i {numbers}` or `lpad resume_fws -i {numbers}` lets them go on"
+        )
     return CampaignError(
         "nothing of this campaign can run, and nothing failed; run again, and if that does not "
         "help, look at `lpad get_wflows`"

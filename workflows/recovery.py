@@ -208,6 +208,13 @@ def failures(launchpad: LaunchPad, campaign: Campaign) -> list[Failure]:
     ]
 
 
+def taken_out(launchpad: LaunchPad, campaign: Campaign) -> list[int]:
+    """Fireworks that somebody has defused or paused, by FireWorks' commands."""
+    query = {"spec.campaign": campaign.store.name, "state": {"$in": ["DEFUSED", "PAUSED"]}}
+    found = launchpad.fireworks.find(query, {"fw_id": 1})
+    return sorted(int(firework["fw_id"]) for firework in found)
+
+
 def is_idle(launchpad: LaunchPad, store: CampaignStore) -> bool:
     """Whether nothing of the campaign runs or can be run."""
     query = {

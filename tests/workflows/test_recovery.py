@@ -10,6 +10,7 @@ from fireworks.core.launchpad import WFLock
 from fireworks.core.rocket_launcher import launch_rocket
 
 from hullscreen.dft_adapters.engine import EngineMissingError
+from hullscreen.launch import campaign_outcome
 from hullscreen.potentials.errors import CampaignError, DatabaseError, DFTError
 from hullscreen.workflows import decisions, holding, recovery, steps
 from hullscreen.workflows.flows import submit_round
@@ -235,3 +236,13 @@ def test_a_campaign_without_rounds_is_submitted(make_campaign, mongo, launchpad)
     recovery.resubmit(launchpad, make_campaign())
     (firework,) = mongo.database.fireworks.find({})
     assert (firework["name"], firework["state"]) == ("prototypes", "READY")
+
+
+def test_a_campaign_whose_step_was_defused_says_how_to_go_on(round_begun, launchpad):
+    campaign, number = round_begun("validate", fits=False)
+    (ready,) = launchpad.get_fw_ids({"spec.round": number, "state": "READY"})
+    launchpad.defuse_fw(ready)
+    error = campaign_outcome.stuck(launchpad, campaign)
+    assert f"`lpad reignite_fws -i {ready}`" in str(error)
+    launchpad.reignite_fw(ready)
+    assert "lpad reignite" not in str(campaign_outcome.stuck(launchpad, campaign))
