@@ -7,8 +7,8 @@ to itself what a queue says when it refuses a job.
 from __future__ import annotations
 
 import fcntl
-import getpass
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ from typing import IO
 from fireworks.fw_config import FW_BLOCK_FORMAT, SUBMIT_SCRIPT_NAME
 
 from hullscreen.database.addresses import URI_VARIABLE
-from hullscreen.launch.queue_files import adapter_of
+from hullscreen.launch.queue_files import job_script
 from hullscreen.launch.worker_processes import URI_VARIABLE as WORKER_URI_VARIABLE
 from hullscreen.potentials.errors import CampaignError
 
@@ -140,7 +140,7 @@ def submit(queue: Queue, folder: Path) -> tuple[str, Path]:
     """
     own = folder / f"launcher_{datetime.now(UTC).strftime(FW_BLOCK_FORMAT)}"
     own.mkdir()
-    (own / SUBMIT_SCRIPT_NAME).write_text(adapter_of(folder).get_script_str(str(own)))
+    (own / SUBMIT_SCRIPT_NAME).write_text(job_script(folder, own))
     try:
         path = own / ANSWER_FILE
         with path.open("x+", encoding="utf-8", errors="replace") as answer:
@@ -196,7 +196,8 @@ def known_jobs(queue: Queue) -> set[str]:
     QueueError
         The queue does not answer.
     """
-    user = getpass.getuser()
+    # Not what the environment says: that of another user would have none of our jobs.
+    user = pwd.getpwuid(os.getuid()).pw_name
     said = _call(queue, [word.format(user=user) for word in queue.ask])
     return set(queue.listed.findall(said))
 
