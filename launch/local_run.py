@@ -23,6 +23,7 @@ from hullscreen.launch.worker_processes import URI_VARIABLE, end_workers, start_
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign
+from hullscreen.workflows.campaign_status import activity_of
 from hullscreen.workflows.dft_jobs import RUN_VARIABLE
 from hullscreen.workflows.flows import DFT, RELAX, TRAIN
 from hullscreen.workflows.tending import Tender
@@ -70,7 +71,8 @@ def _work(
     roles: Sequence[Sequence[str]],
 ) -> None:
     """Bring back what an earlier run has left, then let workers do what there is to do."""
-    recovery.unlock(launchpad, campaign)
+    if not activity_of(session.connection, session.store.campaign()).alive:
+        recovery.unlock(launchpad, campaign)
     recovery.release_lost(launchpad, campaign)
     n_dft_workers = sum(not role or DFT in role for role in roles)
     progress = begin_pass(session, campaign, launchpad, board, n_dft_workers)
