@@ -22,6 +22,7 @@ from typing import IO
 from fireworks.fw_config import FW_BLOCK_FORMAT, SUBMIT_SCRIPT_NAME
 
 from hullscreen.database.addresses import URI_VARIABLE
+from hullscreen.launch.directory_lock import lock
 from hullscreen.launch.queue_files import job_script
 from hullscreen.launch.worker_processes import URI_VARIABLE as WORKER_URI_VARIABLE
 from hullscreen.potentials.errors import CampaignError
@@ -145,7 +146,7 @@ def submit(queue: Queue, folder: Path) -> tuple[str, Path]:
         path = own / ANSWER_FILE
         with path.open("x+", encoding="utf-8", errors="replace") as answer:
             # Held by the queue's program too, and by it alone where this process is killed.
-            fcntl.flock(answer, fcntl.LOCK_EX)
+            lock(answer, fcntl.LOCK_EX)
             said = _call(queue, [*queue.submit, SUBMIT_SCRIPT_NAME], cwd=own, answer=answer)
     except QueueError as error:
         shutil.rmtree(own)
@@ -182,7 +183,7 @@ def submitted_from(
             continue
         with path.open(encoding="utf-8", errors="replace") as answer:
             # The queue's program may still be at it.
-            fcntl.flock(answer, fcntl.LOCK_SH)
+            lock(answer, fcntl.LOCK_SH)
             found = queue.submitted.search(answer.read())
         if found is not None:
             yield found[1], path.parent
