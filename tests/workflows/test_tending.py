@@ -66,6 +66,22 @@ def test_a_step_that_stands_still_is_given_to_others_once(campaign, launchpad, c
     assert state(launchpad, fw_id) == "READY"
 
 
+def test_a_worker_that_began_with_a_longer_heartbeat_is_given_its_time(campaign, launchpad, claims):
+    fw_id, _ = check_out(launchpad)
+    claims.take(
+        fw_id, category="train", holder=ELSEWHERE, host="elsewhere", job_id="", heartbeat_s=0.025
+    )
+    often = dataclasses.replace(campaign, heartbeat_s=0.01)
+    tender, found = Tender(launchpad, often), []
+    while sum(found) == 0:
+        before = tender._last_look
+        lost = tender.look()
+        if tender._last_look != before:
+            found.append(lost)
+    # After the first one three times as many as of one with the same heartbeat.
+    assert len(found) == 1 + 3 * LOOKS
+
+
 def test_looks_are_no_more_often_than_heartbeats(campaign, launchpad, claims):
     fw_id, _ = check_out(launchpad)
     take(claims, fw_id)
