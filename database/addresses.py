@@ -136,6 +136,19 @@ def redact(text: str) -> str:
     )
 
 
+def without_login(uri: str) -> str:
+    """One address, perhaps malformed, without its login and secret options.
+
+    Examples
+    --------
+    >>> without_login("mongodb://ann:my secret@db.example.org"), without_login("ann:secret@db")
+    ('mongodb://***@db.example.org', '***@db')
+    """
+    login, at, rest = uri.rpartition("@")
+    scheme = re.match(r"[A-Za-z][\w+.-]*://", login)
+    return redact(f"{scheme[0] if scheme else ''}***@{rest}" if at else uri)
+
+
 def with_login(uri: str, user: str, password: str, database: str) -> str:
     """The same server with the login of a user that a database holds.
 

@@ -26,8 +26,10 @@ CLAIMS = "claims"
 OF_WORKERS = (CLAIMS, "queue_jobs")
 OWN = tuple(c for c in INDEXES if c not in (*SHARED, *OF_WORKERS, CAMPAIGNS))
 FIREWORKS, LAUNCHES, WORKFLOWS = "fireworks", "launches", "workflows"
-# Who gave a sign of life so recently, in seconds, is at work: several heartbeats.
+# Who gave a sign of life so recently, in seconds, is at work; where workers rarely give one,
+# several of their heartbeats.
 AT_WORK_S = 60
+HEARTBEATS_AT_WORK = 4
 
 # Fields of a campaign that a `run` changes that only waits.
 COSTS = {"cpu_seconds", "peak_memory_bytes", "last_updated"}
@@ -115,9 +117,13 @@ def refuse_at_work(connection: Connection, name: str, what: str) -> None:
     Raises
     ------
     CampaignError
-        Somebody holds a step and has given a sign of life in the last minute.
+        Somebody holds a step and has given a sign of life in the last minute, or in the last few
+        heartbeats where these are longer.
     """
-    since = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": AT_WORK_S}}
+    campaigns = connection.database[CAMPAIGNS]
+    campaign = reconnecting(connection, lambda: campaigns.find_one({"name": name})) or {}
+    at_work_s = max(AT_WORK_S, round(HEARTBEATS_AT_WORK * campaign.get("heartbeat_s", 0.0)))
+    since = {"$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": at_work_s}}
     query = {
         "campaign": name,
         "holder": {"$ne": ""},
@@ -127,7 +133,7 @@ def refuse_at_work(connection: Connection, name: str, what: str) -> None:
     if holder is not None:
         raise CampaignError(
             f"campaign {name!r} is at work (on {holder['host']}, a sign of life in the last "
-            f"{AT_WORK_S} s), and {what} needs it at rest: stop `hullscreen run`, or `hullscreen "
+            f"{at_work_s} s), and {what} needs it at rest: stop `hullscreen run`, or `hullscreen "
             "pause` it and wait for its steps"
         )
 

@@ -36,6 +36,8 @@ class Claim:
         Of the queue's job that the process runs in; empty outside a queue.
     beats
         Signs of life so far.
+    heartbeat_s
+        Seconds from one of them to the next; zero if that is unknown.
     """
 
     fw_id: int
@@ -43,12 +45,22 @@ class Claim:
     holder: str = NOBODY
     job_id: str = ""
     beats: int = 0
+    heartbeat_s: float = 0.0
 
 
 class Claims(Collections):
     """The claims of one campaign."""
 
-    def take(self, fw_id: int, *, category: str, holder: str, host: str, job_id: str) -> int:
+    def take(
+        self,
+        fw_id: int,
+        *,
+        category: str,
+        holder: str,
+        host: str,
+        job_id: str,
+        heartbeat_s: float = 0.0,
+    ) -> int:
         """Hold a step from now on, whoever held it before; its token."""
         fields = {
             "campaign": self.name,
@@ -59,7 +71,12 @@ class Claims(Collections):
         }
         # Literals, because texts that begin with $ would be read as fields.
         values: dict[str, Any] = {name: {"$literal": text} for name, text in fields.items()}
-        values |= {"beats": 0, "began_at": "$$NOW", "seen_at": "$$NOW"}
+        values |= {
+            "beats": 0,
+            "heartbeat_s": heartbeat_s,
+            "began_at": "$$NOW",
+            "seen_at": "$$NOW",
+        }
         token = {"$add": [{"$ifNull": ["$token", 0]}, 1]}
         change = [{"$set": {**values, "token": token}}]
         found = self._retry(
@@ -150,6 +167,7 @@ class Claims(Collections):
                 document["holder"],
                 document.get("job_id", ""),
                 document.get("beats", 0),
+                document.get("heartbeat_s", 0.0),
             )
             for document in documents
         ]

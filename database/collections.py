@@ -9,8 +9,14 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pymongo import ASCENDING, WriteConcern
+from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
+from pymongo.errors import (
+    BulkWriteError,
+    DuplicateKeyError,
+    OperationFailure,
+    WriteConcernError,
+)
 
 from hullscreen.database.connection import CODEC, Connection, reconnecting
 from hullscreen.potentials.errors import DatabaseError
@@ -213,16 +219,12 @@ class Collections:
         harmless: AbstractSet[int] = frozenset({DUPLICATE_KEY, NO_SUCH_INDEX}),
     ) -> set[int]:
         """Codes of the writes that failed, all of them harmless."""
-        try:
-            self._write(
-                collection, lambda: self._database[collection].bulk_write(part, ordered=False)
-            )
-        except BulkWriteError as error:
-            codes = {problem["code"] for problem in error.details["writeErrors"]}
-            if codes - harmless:
-                raise
-            return codes
-        return set()
+        codes: set[int] = set()
+        self._write(
+            collection,
+            lambda: codes.update(bulk_write(self._database[collection], part, harmless)),
+        )
+        return codes
 
     def _write(self, collection: str, operation: Callable[[], object]) -> None:
         """Carry out a write, if the step that makes it is still this process's own."""
@@ -236,6 +238,30 @@ class Collections:
 
     def _retry(self, operation: Callable[[], Result]) -> Result:
         return reconnecting(self.connection, operation)
+
+
+def bulk_write(
+    collection: Collection[dict[str, Any]], part: Sequence[Any], harmless: AbstractSet[int]
+) -> set[int]:
+    """Carry out writes in any order; codes of those that failed, all of them harmless.
+
+    Raises
+    ------
+    BulkWriteError
+        One failed in another way.
+    WriteConcernError
+        A majority has not confirmed them, so that they may be undone: they are to be repeated.
+    """
+    try:
+        collection.bulk_write(part, ordered=False)
+    except BulkWriteError as error:
+        codes = {problem["code"] for problem in error.details["writeErrors"]}
+        if codes - harmless:
+            raise
+        for unconfirmed in error.details["writeConcernErrors"]:
+            raise WriteConcernError(unconfirmed["errmsg"], unconfirmed["code"]) from error
+        return codes
+    return set()
 
 
 def ascending(fields: Sequence[str]) -> list[tuple[str, int]]:

@@ -1,7 +1,8 @@
 """Connections to MongoDB: which server, with which guarantees, and what to say when it is gone.
 
 Writes are acknowledged by a majority and journalled, so what was reported as written survives a
-kill of anything. A password never appears in a message: every address passes through `redact`.
+kill of anything. A password never appears in a message: every address passes through
+`without_login`, every other text through `redact`.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
-from hullscreen.database.addresses import redact, resolve
+from hullscreen.database.addresses import resolve, without_login
 from hullscreen.database.embedded_server import ServerHandle, acquire
 from hullscreen.database.failures import REFUSED_CODES, SERVER_AWAY, explain, is_disk_full
 from hullscreen.potentials.errors import InputError
@@ -141,7 +142,7 @@ def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Databas
     except OSError as error:
         # Certificates are read at once; an ssl.SSLError is an OSError that has no file.
         raise InputError(
-            f"a certificate file that {redact(uri)} names cannot be used: "
+            f"a certificate file that {without_login(uri)} names cannot be used: "
             f"{error.strerror or 'it holds no certificate or key'}; check tlsCAFile and "
             "tlsCertificateKeyFile"
         ) from None
@@ -152,7 +153,7 @@ def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Databas
         harmless = text.startswith(("Unknown option", "The DNS"))
         problem = text if harmless else type(error).__name__
         raise InputError(
-            f"{redact(uri)} is no usable MongoDB URI ({problem}): expected "
+            f"{without_login(uri)} is no usable MongoDB URI ({problem}): expected "
             "mongodb://user:password@host:port/?option=value, special characters percent-encoded"
         ) from None
     try:

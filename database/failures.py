@@ -2,7 +2,13 @@
 
 import re
 
-from pymongo.errors import ConnectionFailure, CursorNotFound, OperationFailure, PyMongoError
+from pymongo.errors import (
+    ConnectionFailure,
+    CursorNotFound,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+)
 
 from hullscreen.database.addresses import host_of, redact
 from hullscreen.potentials.errors import DatabaseError
@@ -15,8 +21,11 @@ DISK_FULL_CODES = {14031}
 # While it makes files, the server tells in words alone.
 DISK_FULL_WORDS = "No space left on device"
 
-SERVER_AWAY = (ConnectionFailure, CursorNotFound)
-"""What pymongo raises while a server is gone or restarting: the same operation works later."""
+SERVER_AWAY = (ConnectionFailure, CursorNotFound, WriteConcernError)
+"""What pymongo raises while a server is gone or restarting: the same operation works later.
+
+A write that a majority has not confirmed, as while a primary steps down, may yet be undone.
+"""
 
 # Why a connection does not come about, in pymongo's words and in ours; the first match wins.
 CERTIFICATE = "The certificate of the MongoDB server at {host} "
@@ -51,6 +60,10 @@ NO_CONNECTION = (
         f"{SERVER}closed the connection without a word, as one does that asks for {{what}}",
     ),
 )
+UNCONFIRMED = (
+    "The members of the replica set at {host} do not confirm what is written: check that most of "
+    "them run"
+)
 ANSWERS_NOT = "No MongoDB server answers at {host}: check that it runs and can be reached from here"
 
 
@@ -75,7 +88,9 @@ def explain(error: PyMongoError, uri: str) -> DatabaseError:
             f"The disk of the MongoDB server at {host} is full: free space, run again"
         )
     if isinstance(error, SERVER_AWAY):
-        return DatabaseError(_no_connection(str(error), uri).format(host=host))
+        unconfirmed = isinstance(error, WriteConcernError)
+        sentence = UNCONFIRMED if unconfirmed else _no_connection(str(error), uri)
+        return DatabaseError(sentence.format(host=host))
     return DatabaseError(f"The MongoDB server at {host} refused an operation: {redact(str(error))}")
 
 

@@ -13,10 +13,15 @@ from typing import Any
 
 from pymongo import InsertOne, WriteConcern
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
 
 from hullscreen.database.campaign_parts import CAMPAIGNS, FIREWORKS, LAUNCHES, WORKFLOWS
-from hullscreen.database.collections import DUPLICATE_KEY, INDEXES, Collections, parts_of
+from hullscreen.database.collections import (
+    DUPLICATE_KEY,
+    INDEXES,
+    Collections,
+    bulk_write,
+    parts_of,
+)
 from hullscreen.database.connection import Connection, reconnecting
 from hullscreen.database.documents import now
 from hullscreen.database.dump import Progress
@@ -153,12 +158,5 @@ def _write(
     connection: Connection, database: Database[Document], collection: str, part: list[Document]
 ) -> None:
     """Insert documents; those that are there, from before or by somebody else, stay."""
-
-    def write() -> None:
-        try:
-            database[collection].bulk_write([InsertOne(d) for d in part], ordered=False)
-        except BulkWriteError as error:
-            if {problem["code"] for problem in error.details["writeErrors"]} - {DUPLICATE_KEY}:
-                raise
-
-    reconnecting(connection, write)
+    inserts = [InsertOne(document) for document in part]
+    reconnecting(connection, lambda: bulk_write(database[collection], inserts, {DUPLICATE_KEY}))

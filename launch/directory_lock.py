@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from hullscreen.potentials.errors import CampaignError
 
 FILE_NAME = "run.lock"
+# What file systems say that know no locks, as some parallel ones of clusters do not.
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
 
 
 @contextmanager
@@ -28,18 +33,39 @@ def only_one(directory: Path, command: str) -> Iterator[None]:
     ------
     CampaignError
         Another process holds it; it is named.
+
+    Notes
+    -----
+    Where the file system knows no locks, nobody is refused: two supervisors do some things twice,
+    and nothing wrong.
     """
     with (directory / FILE_NAME).open("a+") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             stream.seek(0)
-            other, _, pid = stream.read().strip().rpartition(" ")
+            other, pid, host = [*stream.read().split(), "", "", ""][:3]
+            where = f" on {host}" if host not in ("", socket.gethostname()) else ""
             raise CampaignError(
                 f"`hullscreen {other or 'run'}` is already at work in {directory} (process "
-                f"{pid or 'unknown'}); wait for it or stop it"
+                f"{pid or 'unknown'}{where}); wait for it or stop it"
             ) from error
         stream.truncate(0)
-        stream.write(f"{command} {os.getpid()}\n")
+        stream.write(f"{command} {os.getpid()} {socket.gethostname()}\n")
         stream.flush()
         yield
+
+
+def lock(stream: IO[str], operation: int) -> None:
+    """Lock an open file, if its file system can.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process has locked it, and it was not to be waited for.
+    """
+    try:
+        fcntl.flock(stream, operation)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hullscreen.database.activity import steps_under_way
 from hullscreen.database.addresses import redact
 from hullscreen.database.queue_jobs import QueueJob, QueueJobs
 from hullscreen.launch import queue_commands
@@ -24,8 +26,6 @@ ASK_AGAIN_S = 60.0
 MAX_FUTILE = 10
 # Workers of a finished campaign end by themselves within a second or so.
 GRACE_S = 5.0
-# Steps that somebody may take, or has.
-WORK = ("READY", "RESERVED", "RUNNING")
 # More are counted, not named.
 NAMED_AT_MOST = 10
 
@@ -117,10 +117,12 @@ class JobsInQueue:
         self._refuse_futile(states)
         if time.monotonic() < self._not_before:
             return
+        # What workers elsewhere hold is no work for more jobs here.
+        names = {job.job_id for job in self.alive}
+        under_way = steps_under_way(self.session.connection, self.session.store.name)
+        held = Counter(step.category for step in under_way if step.job_id in names)
         for role in roles:
-            n_steps = sum(
-                states.get(kind, {}).get(state, 0) for kind in role.takes for state in WORK
-            )
+            n_steps = sum(states.get(kind, {}).get("READY", 0) + held[kind] for kind in role.takes)
             wanted = min(role.shape.jobs, -(-n_steps // role.processes))
             there = sum(job.category == role.category for job in self.alive)
             for number in range(there + 1, wanted + 1):

@@ -12,6 +12,7 @@ from typing import Self
 
 from fireworks import LaunchPad
 
+from hullscreen.database.addresses import redact
 from hullscreen.database.connection import SERVER_AWAY
 from hullscreen.launch import campaign_outcome
 from hullscreen.launch.campaign_progress import CampaignProgress
@@ -20,9 +21,10 @@ from hullscreen.launch.campaign_start import at_work, begin_pass, in_passes
 from hullscreen.launch.progress import Board
 from hullscreen.launch.server_costs import ServerCosts
 from hullscreen.launch.worker_processes import URI_VARIABLE, end_workers, start_worker
-from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.errors import CampaignError, DatabaseError
 from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign
+from hullscreen.workflows.campaign_status import activity_of
 from hullscreen.workflows.dft_jobs import RUN_VARIABLE
 from hullscreen.workflows.flows import DFT, RELAX, TRAIN
 from hullscreen.workflows.tending import Tender
@@ -50,6 +52,8 @@ def run(session: Session, board: Board, n_workers: int, n_dft_workers: int = 0) 
     CampaignError
         A step failed, and it is not DFT's failure on single structures; or another `run` is at
         work.
+    DatabaseError
+        The campaign's own server cannot be brought back; one of the user's is waited for.
     """
     roles: list[tuple[str, ...]] = [(RELAX, TRAIN) if n_dft_workers else ()] * n_workers
     roles += [(DFT,)] * n_dft_workers
@@ -70,7 +74,8 @@ def _work(
     roles: Sequence[Sequence[str]],
 ) -> None:
     """Bring back what an earlier run has left, then let workers do what there is to do."""
-    recovery.unlock(launchpad, campaign)
+    if not activity_of(session.connection, session.store.campaign()).alive:
+        recovery.unlock(launchpad, campaign)
     recovery.release_lost(launchpad, campaign)
     n_dft_workers = sum(not role or DFT in role for role in roles)
     progress = begin_pass(session, campaign, launchpad, board, n_dft_workers)
@@ -89,19 +94,28 @@ def _watch(
     costs = ServerCosts(session)
     idle_since: float | None = None
     tender = Tender(launchpad, campaign)
-    while not campaign_outcome.is_done(session, launchpad):
-        progress.show()
-        costs.charge()
+    away = False
+    while True:
         try:
+            if campaign_outcome.is_done(session, launchpad):
+                break
+            progress.show()
+            costs.charge()
             if session.store.campaign().get("cancelled"):
                 raise campaign_outcome.cancelled(session, "run")
             if workers.restart_ended():
                 recovery.release_lost(launchpad, campaign)
             tender.look()
             recovery.retry_failed(launchpad, campaign, all_steps=False)
-            idle = recovery.is_idle(launchpad, session.store)
-        except SERVER_AWAY:
+            idle, away = recovery.is_idle(launchpad, session.store), False
+        except (*SERVER_AWAY, DatabaseError) as error:
+            # Its own server cannot be brought back; another one may be away for maintenance.
+            if session.connection.embedded and isinstance(error, DatabaseError):
+                raise
             idle = False
+            if not away and isinstance(error, DatabaseError):
+                progress.board.note(f"{redact(str(error))}; waiting for it")
+                away = True
         now = time.monotonic()
         idle_since = (idle_since or now) if idle else None
         if idle_since is not None and now - idle_since > PATIENCE_S:

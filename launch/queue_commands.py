@@ -7,8 +7,8 @@ to itself what a queue says when it refuses a job.
 from __future__ import annotations
 
 import fcntl
-import getpass
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -22,7 +22,8 @@ from typing import IO
 from fireworks.fw_config import FW_BLOCK_FORMAT, SUBMIT_SCRIPT_NAME
 
 from hullscreen.database.addresses import URI_VARIABLE
-from hullscreen.launch.queue_files import adapter_of
+from hullscreen.launch.directory_lock import lock
+from hullscreen.launch.queue_files import job_script
 from hullscreen.launch.worker_processes import URI_VARIABLE as WORKER_URI_VARIABLE
 from hullscreen.potentials.errors import CampaignError
 
@@ -140,12 +141,12 @@ def submit(queue: Queue, folder: Path) -> tuple[str, Path]:
     """
     own = folder / f"launcher_{datetime.now(UTC).strftime(FW_BLOCK_FORMAT)}"
     own.mkdir()
-    (own / SUBMIT_SCRIPT_NAME).write_text(adapter_of(folder).get_script_str(str(own)))
+    (own / SUBMIT_SCRIPT_NAME).write_text(job_script(folder, own))
     try:
         path = own / ANSWER_FILE
         with path.open("x+", encoding="utf-8", errors="replace") as answer:
             # Held by the queue's program too, and by it alone where this process is killed.
-            fcntl.flock(answer, fcntl.LOCK_EX)
+            lock(answer, fcntl.LOCK_EX)
             said = _call(queue, [*queue.submit, SUBMIT_SCRIPT_NAME], cwd=own, answer=answer)
     except QueueError as error:
         shutil.rmtree(own)
@@ -182,7 +183,7 @@ def submitted_from(
             continue
         with path.open(encoding="utf-8", errors="replace") as answer:
             # The queue's program may still be at it.
-            fcntl.flock(answer, fcntl.LOCK_SH)
+            lock(answer, fcntl.LOCK_SH)
             found = queue.submitted.search(answer.read())
         if found is not None:
             yield found[1], path.parent
@@ -196,7 +197,8 @@ def known_jobs(queue: Queue) -> set[str]:
     QueueError
         The queue does not answer.
     """
-    user = getpass.getuser()
+    # Not what the environment says: that of another user would have none of our jobs.
+    user = pwd.getpwuid(os.getuid()).pw_name
     said = _call(queue, [word.format(user=user) for word in queue.ask])
     return set(queue.listed.findall(said))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -19,9 +20,10 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarStri
 from hullscreen.launch.atomic_files import write_atomically
 from hullscreen.launch.launchpad_file import FIRST_LINE, write_launchpad_file
 from hullscreen.launch.worker_processes import FWORKER_FILE
+from hullscreen.potentials.errors import InputError
 from hullscreen.workflows.dft_jobs import RUN_VARIABLE
 from hullscreen.workflows.flows import DFT, RELAX, TRAIN
-from hullscreen.workflows.launch_settings import Launch, QueueJobs
+from hullscreen.workflows.launch_settings import TEMPLATE_SIGN, Launch, QueueJobs
 from hullscreen.workflows.settings_tree import Settings
 
 FOLDER = "queue"
@@ -95,7 +97,17 @@ def write_queue_files(
     Returns
     -------
     Folder of each category.
+
+    Raises
+    ------
+    InputError
+        A job script cannot name the folder.
     """
+    if not str(root.absolute()).isprintable() or TEMPLATE_SIGN in str(root.absolute()):
+        raise InputError(
+            f"{str(root.absolute())!r} cannot stand in a job script; expected a campaign directory "
+            f"whose name has no control characters and no '{TEMPLATE_SIGN}': move it"
+        )
     folders = {}
     database = dataclasses.replace(settings.database, uri=uri, uri_file="")
     for role in roles_of(settings.launch):
@@ -221,6 +233,13 @@ def _write_yaml(path: Path, keys: Mapping[str, Any]) -> None:
     stream = StringIO()
     yaml.dump(shown, stream)
     write_atomically(path, f"{FIRST_LINE}\n{stream.getvalue()}")
+
+
+def job_script(folder: Path, own: Path) -> str:
+    """The script of a job with the launch files of a folder, which runs in ``own``."""
+    # The template names it in double quotes, where a shell reads these four.
+    in_quotes = re.sub(r'([\\"$`])', r"\\\1", str(own))
+    return str(adapter_of(folder).get_script_str(in_quotes))
 
 
 def adapter_of(folder: Path) -> CommonAdapter:

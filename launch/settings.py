@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hullscreen.database.addresses import has_secret
+from hullscreen.database.addresses import has_secret, without_login
 from hullscreen.launch.settings_template import documented_fields, toml_value
 from hullscreen.potentials.errors import SettingsError
 from hullscreen.workflows.settings_tree import MAX_ATOMS, Settings
@@ -200,7 +200,9 @@ def _description(where: tuple[str, ...]) -> str:
 
 def _shown(value: Any) -> str:
     """The value as it stands in the file; long ones shortened, a password never shown."""
-    text = re.sub(r"//[^@/]*@", "//...@", toml_value(value))
+    # A login may lack what it is known by: the address may be wrong just there.
+    text = without_login(toml_value(value).strip('"'))
+    text = f'"{text}"' if isinstance(value, str) else text
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

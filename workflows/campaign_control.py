@@ -47,6 +47,8 @@ def resume(store: CampaignStore) -> Activity:
 def cancel(store: CampaignStore) -> Activity:
     """Let workers give back what they hold and end; tells what is under way.
 
+    A pause ends with it: whoever goes on after this does so by a command.
+
     Raises
     ------
     CampaignError
@@ -55,7 +57,7 @@ def cancel(store: CampaignStore) -> Activity:
     campaign = store.campaign()
     if campaign["finished"]:
         raise CampaignError(f"campaign {store.name!r} is finished: there is nothing to cancel")
-    store.set_campaign(cancelled=True)
+    store.set_campaign(cancelled=True, paused=False)
     return activity_of(store.connection, campaign)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from hullscreen.database.claims import Claims
 from hullscreen.database.connection import SERVER_AWAY
-from hullscreen.database.server_files import process_start
+from hullscreen.database.server_files import process_namespace, process_start
 from hullscreen.potentials.errors import ClaimLostError, DatabaseError
 
 LOCAL = "hullscreen"
@@ -28,15 +28,22 @@ LONGEST_PAUSE_S = 1.0
 def worker_name() -> str:
     """Name of this process as an FWorker."""
     pid = os.getpid()
-    return f"{LOCAL}|{socket.gethostname()}|{pid}|{process_start(pid)}"
+    return "|".join([*_here(), str(pid), process_start(pid)])
+
+
+def _here() -> list[str]:
+    """How names of workers begin on this host; in each of its containers processes count anew."""
+    return [LOCAL, socket.gethostname(), process_namespace().rpartition(" ")[2]]
 
 
 def is_gone(name: str) -> bool:
     """Whether a worker of this host has ended; of others nothing is known."""
-    parts = name.split("|")
-    if len(parts) != 4 or parts[0] != LOCAL or parts[1] != socket.gethostname():
+    *where, pid, start = ["", *name.split("|")]
+    here = _here()
+    # Earlier versions did not name the container.
+    if where[1:] not in (here, here[:2]):
         return False
-    return process_start(int(parts[2])) != parts[3]
+    return process_start(int(pid)) != start
 
 
 def queue_job() -> str:
@@ -94,14 +101,16 @@ class Held:
     def computing(self, key: str) -> Iterator[None]:
         """Compute something that no other step computes at the same time: wait until it is done.
 
-        A step of which nothing is heard is not waited for.
+        A step of which nothing is heard is not waited for. That of another campaign may have
+        another heartbeat.
         """
         heard, silent_since = None, 0.0
         while (other := self.claims.take_calculation(key, self.fw_id, self.token)) is not None:
             now = time.monotonic()
             if other != heard:
                 heard, silent_since = other, now
-            if is_gone(other.holder) or now - silent_since > HEARTBEATS_AWAITED * self.heartbeat_s:
+            awaited_s = HEARTBEATS_AWAITED * max(self.heartbeat_s, other.heartbeat_s)
+            if is_gone(other.holder) or now - silent_since > awaited_s:
                 self.claims.leave_calculation(key, other.fw_id, other.token)
             else:
                 time.sleep(min(LONGEST_PAUSE_S, self.heartbeat_s))
@@ -125,6 +134,7 @@ def holding(claims: Claims, fw_id: int, category: str, heartbeat_s: float) -> It
         holder=worker_name(),
         host=socket.gethostname(),
         job_id=queue_job(),
+        heartbeat_s=heartbeat_s,
     )
     held = Held(claims, fw_id, token, heartbeat_s)
     # A daemon: a process that ends does not wait for its next beat.

@@ -4,6 +4,7 @@ Neither decides about results: both may change while a campaign goes on.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
@@ -15,6 +16,8 @@ from hullscreen.workflows.setting_fields import KNOWN_KEYS, setting
 # FireWorks drops every line of a job script that holds this, its sign for what is filled in.
 TEMPLATE_SIGN = "$$"
 SECRET_VARIABLES = ("HULLSCREEN_DB_URI", "HULLSCREEN_WORKER_DB_URI")
+# Control characters, and what separates lines or paragraphs.
+NOT_IN_LINES = ("Cc", "Zl", "Zp")
 WORD = r"^[\w.@:+-]*$"
 
 
@@ -40,6 +43,8 @@ class Database:
 
     @model_validator(mode="after")
     def _one_address(self) -> "Database":
+        if "://" in self.uri_file:
+            raise ValueError("uri_file is an address; expected the name of a file that holds it")
         if self.uri and self.uri_file:
             raise ValueError("uri and uri_file are both given; expected one of them")
         return self
@@ -178,9 +183,11 @@ class Launch:
 def _single_lines(lines: Iterable[str]) -> tuple[str, ...]:
     """The same lines, if each can stand in a job script."""
     for line in lines:
-        if "\n" in line or TEMPLATE_SIGN in line:
+        # FireWorks keeps them in YAML, which knows more line breaks than a shell.
+        odd = any(unicodedata.category(one) in NOT_IN_LINES for one in line if one != "\t")
+        if odd or TEMPLATE_SIGN in line:
             raise ValueError(
-                f"{line!r} cannot stand in a job script; expected single lines without "
-                f"'{TEMPLATE_SIGN}', which FireWorks' templates use"
+                f"{line!r} cannot stand in a job script; expected single lines without control "
+                f"characters and '{TEMPLATE_SIGN}', which FireWorks' templates use"
             )
     return tuple(lines)

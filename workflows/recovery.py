@@ -76,19 +76,28 @@ def release_lost(launchpad: LaunchPad, campaign: Campaign) -> int:
 
 
 def under_way(launchpad: LaunchPad, campaign: Campaign) -> dict[int, tuple[str, int | None, str]]:
-    """Fireworks that somebody has: state, number of the launch if any, and name of the worker."""
+    """Fireworks that somebody has: state, number of the launch if any, and name of the worker.
+
+    Those for which `qlaunch -r` has submitted a job wait for it, which may take days.
+    """
     query = {"spec.campaign": campaign.store.name, "state": {"$in": ["RESERVED", "RUNNING"]}}
     found = list(launchpad.fireworks.find(query, {"fw_id": 1, "state": 1, "launches": 1}))
     last = {one["fw_id"]: one["launches"][-1] for one in found if one["launches"]}
     launches = launchpad.launches.find(
-        {"launch_id": {"$in": list(last.values())}}, {"launch_id": 1, "fworker.name": 1}
+        {"launch_id": {"$in": list(last.values())}},
+        {"launch_id": 1, "fworker.name": 1, "state": 1, "state_history.reservation_id": 1},
     )
-    workers = {launch["launch_id"]: launch["fworker"]["name"] for launch in launches}
+    workers, in_queue = {}, set()
+    for launch in launches:
+        workers[launch["launch_id"]] = launch["fworker"]["name"]
+        if launch["state"] == "RESERVED" and any(launch["state_history"]):
+            in_queue.add(launch["launch_id"])
     return {
         one["fw_id"]: (
             one["state"], last.get(one["fw_id"]), workers.get(last.get(one["fw_id"]), "")
         )
         for one in found
+        if last.get(one["fw_id"]) not in in_queue
     }  # fmt: skip
 
 
@@ -170,17 +179,20 @@ def retry_failed(launchpad: LaunchPad, campaign: Campaign, *, all_steps: bool) -
         Everything but DFT calculations that a round can do without: `lpad rerun_fws` repeats those.
         Otherwise only what failed because the server was away.
     """
-    again = []
+    again = 0
     failed = failures(launchpad, campaign)
     stopped_rounds = {failure.round for failure in failed if failure.category != DFT}
     for failure in failed:
         passing = any(word in failure.reason for word in PASSING)
         needed = ENGINE_MISSING in failure.reason or failure.round in stopped_rounds
-        if passing or (all_steps and needed):
-            again.append(failure.fw_id)
-    for fw_id in again:
-        launchpad.rerun_fw(fw_id)
-    return len(again)
+        if not (passing or (all_steps and needed)):
+            continue
+        # Somebody else may have been quicker, and yet another one be at it by now.
+        still = {"fw_id": failure.fw_id, "state": "FIZZLED"}
+        if launchpad.fireworks.find_one(still, {"_id": 1}) is not None:
+            launchpad.rerun_fw(failure.fw_id)
+            again += 1
+    return again
 
 
 def resubmit(launchpad: LaunchPad, campaign: Campaign) -> None:

@@ -7,6 +7,7 @@ not by times: clocks may jump, and a machine that slept finds everything as it w
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -88,12 +89,20 @@ class Tender:
             seen[fw_id] = found
             if (
                 is_gone(claim.holder or worker)
-                or found.unchanged >= LOOKS
+                or found.unchanged >= self._patience(claim)
                 or (claim.holder and claim.job_id in ended_jobs)
             ):
                 lost.append(claim)
         self._seen = seen
         return lost
+
+    def _patience(self, claim: Claim) -> int:
+        """Looks in which a step may stand still; its worker may have begun with another heartbeat.
+
+        That setting may change while jobs are under way.
+        """
+        own_s = self.campaign.heartbeat_s
+        return LOOKS * max(1, math.ceil(claim.heartbeat_s / own_s)) if own_s > 0.0 else LOOKS
 
     def _revoke(self, claim: Claim) -> bool:
         """Take a step away from its worker and let others do it; False if it has moved on."""

@@ -70,7 +70,7 @@ def status(directory: Path, as_json: bool) -> None:
 
 def _tell_other_server(directory: Path, *, as_json: bool) -> bool:
     """Name the server that the campaign was given, if any; nothing is to be started then."""
-    from hullscreen.database.addresses import host_of, redact
+    from hullscreen.database.addresses import host_of, without_login
     from hullscreen.launch.launchpad_file import given_uri
     from hullscreen.launch.settings import load
 
@@ -78,7 +78,7 @@ def _tell_other_server(directory: Path, *, as_json: bool) -> bool:
     if uri is None:
         return False
     if as_json:
-        click.echo(json.dumps({"embedded": False, "uri": redact(uri)}))
+        click.echo(json.dumps({"embedded": False, "uri": without_login(uri)}))
     else:
         click.echo(
             f"this campaign uses the MongoDB server at {host_of(uri)}, which hullscreen neither "

@@ -98,7 +98,7 @@ def _show_files(directory: Path, settings: Settings, queue: str) -> None:
     from hullscreen.database.addresses import redact
     from hullscreen.database.embedded_server import embedded_uri
     from hullscreen.launch.launchpad_file import given_uri
-    from hullscreen.launch.queue_files import FOLDER, TEMPLATE_FILE, adapter_of, write_queue_files
+    from hullscreen.launch.queue_files import FOLDER, TEMPLATE_FILE, job_script, write_queue_files
 
     place = directory.resolve() / FOLDER
     uri = given_uri(settings.database, directory) or embedded_uri(directory)
@@ -112,7 +112,7 @@ def _show_files(directory: Path, settings: Settings, queue: str) -> None:
                 if path.name != TEMPLATE_FILE
             }
             own = folder / "launcher_TIME"
-            texts[f"{own.name}/FW_submit.script"] = adapter_of(folder).get_script_str(str(own))
+            texts[f"{own.name}/FW_submit.script"] = job_script(folder, own)
             for path, text in texts.items():
                 shown = redact(text).replace(str(scratch), str(place)).strip()
                 click.echo(f"==> {place / folder.name / path} <==\n{shown}\n")

@@ -81,6 +81,9 @@ def test_dead_server_is_one_sentence_without_the_password(tmp_path):
         "mongodb://ann:s3cret@host/?w=lots&unknown==",
         "mongodb://ann:s3cret@host/?tls=perhaps",
         "mongodb://ann:s3cret%zz@host",
+        "mongodb://ann:s3 cret@host/?x=y",
+        "ann:s3cret@host:27017",
+        "mongodb:/ann:s3cret@host",
     ],
 )
 def test_malformed_uri_is_one_sentence_without_the_password(uri):

@@ -235,6 +235,17 @@ def test_steps_in_hand_are_ready_elsewhere(mongo, make_campaign, tmp_path, start
         launchpad.connection.close()
 
 
+def test_a_campaign_whose_workers_rarely_give_signs_of_life_is_at_work(mongo, make_campaign):
+    campaign = make_campaign()
+    campaign.store.set_campaign(heartbeat_s=600.0)
+    Claims(mongo, "tiny").take(7, category="dft", holder="h|n|1|1", host="node1", job_id="")
+    since = {"$dateSubtract": {"startDate": "$$NOW", "unit": "minute", "amount": 9}}
+    mongo.database.claims.update_one({"_id": 7}, [{"$set": {"seen_at": since}}])
+    with pytest.raises(CampaignError, match=r"at work \(on node1.*its removal needs it at rest"):
+        remove_campaign(mongo, "tiny")
+    assert campaign.store.find_campaign() is not None
+
+
 def test_a_campaign_at_work_is_not_dumped(mongo, make_campaign, tmp_path):
     make_campaign()
     claims = Claims(mongo, "tiny")

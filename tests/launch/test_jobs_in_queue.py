@@ -2,6 +2,7 @@
 
 import pytest
 
+from hullscreen.database.claims import Claims
 from hullscreen.database.queue_jobs import QueueJobs
 from hullscreen.launch import jobs_in_queue
 from hullscreen.launch.campaign_session import open_session
@@ -68,7 +69,7 @@ def of_kind(jobs, category):
 def test_as_many_jobs_as_there_is_work_for_and_no_more_than_allowed(jobs, queue):
     # Five batches are too many for one job of four processes.
     states = {
-        "relax": {"READY": 3, "RUNNING": 2, "WAITING": 9, "COMPLETED": 9},
+        "relax": {"READY": 5, "WAITING": 9, "COMPLETED": 9},
         "dft": {"READY": 9},
     }
     jobs.keep(jobs.roles, states)
@@ -88,6 +89,30 @@ def test_as_many_jobs_as_there_is_work_for_and_no_more_than_allowed(jobs, queue)
     jobs.keep(jobs.roles, {})
     assert len(jobs.alive) == 4
     assert jobs.listed() == "jobs 101, 102, 104, 105"
+
+
+def test_what_jobs_hold_is_work_for_them_and_what_others_hold_is_not(jobs, queue):
+    database = jobs.session.connection.database
+    claims = Claims(jobs.session.connection, "cu-pd")
+
+    def hold(fw_id, job_id):
+        spec = {"campaign": "cu-pd", "_category": "dft"}
+        firework = {"fw_id": fw_id, "state": "RUNNING", "spec": spec, "launches": []}
+        database.fireworks.insert_one(firework)
+        claims.take(fw_id, category="dft", holder=f"of {job_id}", host="node", job_id=job_id)
+
+    hold(1, "")
+    hold(2, "7")
+    jobs.keep(jobs.roles, {"dft": {"RUNNING": 2}})
+    assert jobs.alive == []
+    jobs.keep(jobs.roles, {"dft": {"READY": 1, "RUNNING": 2}})
+    assert of_kind(jobs, "dft") == ["101"]
+    hold(3, "101")
+    jobs.keep(jobs.roles, {"dft": {"RUNNING": 3}})
+    assert of_kind(jobs, "dft") == ["101"]
+    # The one that is there has its hands full.
+    jobs.keep(jobs.roles, {"dft": {"READY": 1, "RUNNING": 3}})
+    assert of_kind(jobs, "dft") == ["101", "102"]
 
 
 def test_a_queue_that_is_away_has_lost_nothing(jobs, queue):

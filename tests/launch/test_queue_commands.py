@@ -1,6 +1,7 @@
 """What queues print, as their manuals and sites show it, and what is made of it."""
 
 import os
+import pwd
 import subprocess
 import sys
 import threading
@@ -175,6 +176,15 @@ def test_the_address_of_the_database_does_not_go_along(programs, folder, monkeyp
     programs(qsub="env > seen; echo 4711.head")
     _, own = submit(QUEUES["pbs"], folder)
     assert "s3cret" not in (own / "seen").read_text()
+
+
+def test_jobs_are_those_of_whoever_asks(programs, monkeypatch, tmp_path):
+    for name in ("LOGNAME", "USER"):
+        monkeypatch.setenv(name, "somebody-else")
+    programs(squeue=f'echo "$@" > {tmp_path}/asked; echo 7')
+    assert known_jobs(QUEUES["slurm"]) == {"7"}
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert (tmp_path / "asked").read_text().split()[-1] == f"--user={me}"
 
 
 def test_a_queue_that_is_away_is_not_an_empty_one(programs):

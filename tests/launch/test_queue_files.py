@@ -13,11 +13,13 @@ from hullscreen.launch.queue_files import (
     QADAPTER_FILE,
     TEMPLATE_FILE,
     adapter_of,
+    job_script,
     roles_of,
     write_queue_files,
 )
 from hullscreen.launch.settings import from_tables
 from hullscreen.launch.worker_processes import FWORKER_FILE
+from hullscreen.potentials.errors import InputError
 
 URI = "mongodb://ann:s3cret@host:27017/?authSource=admin"
 CAMPAIGN = {"name": "cu-pd", "elements": ["Cu", "Pd"]}
@@ -47,7 +49,13 @@ def test_each_kind_of_steps_has_a_folder_that_fireworks_understands(tmp_path):
     }  # fmt: skip
     for category, folder in folders.items():
         names = {path.name for path in folder.iterdir()}
-        assert names == {LAUNCHPAD_FILE, FWORKER_FILE, QADAPTER_FILE, TEMPLATE_FILE}
+        assert names == {
+            LAUNCHPAD_FILE,
+            FWORKER_FILE,
+            QADAPTER_FILE,
+            TEMPLATE_FILE,
+            "FW_config.yaml",
+        }
         worker = FWorker.from_file(str(folder / FWORKER_FILE))
         assert worker.query["spec.campaign"] == "cu-pd"
         assert worker.query["spec._category"] == category
@@ -191,6 +199,31 @@ def test_the_script_prepares_what_the_settings_say(tmp_path, stand_in, queue):
     assert set(cache[len(str(tmp_path)) :]) <= set(
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/.-_"
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a blank", "Legierung-ä", 'q"uote', "$HOME", "$(touch made)", "`touch made`", "a\\", "-n"],
+)
+def test_a_job_runs_in_its_folder_whatever_that_is_called(tmp_path, stand_in, name):
+    folder = write(tmp_path / name)["relax"]
+    own = folder / "launcher_1"
+    own.mkdir()
+    path = tmp_path / "job.sh"
+    path.write_text(job_script(folder, own))
+    done = subprocess.run(
+        ["bash", path], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert str(own) in done.stdout.splitlines()
+    assert f"worker {folder} --processes 1" in done.stdout
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a$$b"])
+def test_a_folder_that_no_script_can_name_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"cannot stand in a job script.*: move it"):
+        write(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_of_the_users_own_is_used(tmp_path, stand_in):

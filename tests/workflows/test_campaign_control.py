@@ -1,5 +1,6 @@
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,10 +50,11 @@ def test_run_and_resume_go_on_after_cancel(campaign, tmp_path):
     assert marks(campaign) == (False, False)
 
 
-def test_what_was_paused_and_then_cancelled_goes_on_by_one_resume(campaign):
+@pytest.mark.parametrize("go_on", [resume, lambda store: begin_work(store, Path("cu-pd"))])
+def test_what_was_paused_and_then_cancelled_goes_on_by_one_command(campaign, go_on):
     pause(campaign.store)
     cancel(campaign.store)
-    resume(campaign.store)
+    go_on(campaign.store)
     assert marks(campaign) == (False, False)
 
 

@@ -29,7 +29,8 @@ def test_a_live_process_is_not_gone():
 
 def test_a_process_that_ended_is_gone():
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        name = f"hullscreen|{HERE}|{process.pid}|{holding.process_start(process.pid)}"
+        *where, _, _ = holding.worker_name().split("|")
+        name = "|".join([*where, str(process.pid), holding.process_start(process.pid)])
         assert not holding.is_gone(name)
         process.kill()
         process.wait()
@@ -38,9 +39,19 @@ def test_a_process_that_ended_is_gone():
 
 def test_a_process_number_that_was_given_again_is_gone():
     assert holding.is_gone(GONE)
+    assert holding.is_gone(f"{holding.worker_name()}0")
 
 
-@pytest.mark.parametrize("name", ["hullscreen|elsewhere|1|1", "rocket-launcher-7", "a|b|c|d"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hullscreen|elsewhere|1|1",
+        "rocket-launcher-7",
+        "a|b|c|d",
+        # In a container of this host, where numbers of processes are others.
+        f"hullscreen|{HERE}|pid:[1]|{os.getpid()}|1",
+    ],
+)
 def test_of_other_workers_nothing_is_known(name):
     assert not holding.is_gone(name)
 
@@ -156,6 +167,26 @@ def test_a_calculation_whose_step_is_lost_is_not_waited_for(claims, mongo, how):
         theirs.leave_calculation("key", 1, token)
         assert mongo.database.calculations.find_one({"_id": "key"})["fw_id"] == 2
     assert mongo.database.calculations.find_one({"_id": "key"}) is None
+
+
+def test_a_step_of_another_campaign_may_give_signs_of_life_less_often(mongo):
+    began, may_end = threading.Event(), threading.Event()
+
+    def compute_slowly():
+        calm = holding.holding(Claims(mongo, "calm"), 1, "dft", 600.0)
+        with calm as first, first.computing("key"):
+            began.set()
+            may_end.wait(LIMIT_S)
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(compute_slowly)
+        began.wait(LIMIT_S)
+        with holding.holding(Claims(mongo, "tiny"), 2, "dft", 0.05) as second:
+            # Far longer than one of its own campaign would be waited for.
+            threading.Timer(10 * holding.HEARTBEATS_AWAITED * 0.05, may_end.set).start()
+            with second.computing("key"):
+                assert may_end.is_set()
+        slow.result()
 
 
 def test_waiting_ends_with_the_step(claims, mongo):

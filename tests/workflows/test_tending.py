@@ -66,6 +66,22 @@ def test_a_step_that_stands_still_is_given_to_others_once(campaign, launchpad, c
     assert state(launchpad, fw_id) == "READY"
 
 
+def test_a_worker_that_began_with_a_longer_heartbeat_is_given_its_time(campaign, launchpad, claims):
+    fw_id, _ = check_out(launchpad)
+    claims.take(
+        fw_id, category="train", holder=ELSEWHERE, host="elsewhere", job_id="", heartbeat_s=0.025
+    )
+    often = dataclasses.replace(campaign, heartbeat_s=0.01)
+    tender, found = Tender(launchpad, often), []
+    while sum(found) == 0:
+        before = tender._last_look
+        lost = tender.look()
+        if tender._last_look != before:
+            found.append(lost)
+    # After the first one three times as many as of one with the same heartbeat.
+    assert len(found) == 1 + 3 * LOOKS
+
+
 def test_looks_are_no_more_often_than_heartbeats(campaign, launchpad, claims):
     fw_id, _ = check_out(launchpad)
     take(claims, fw_id)
@@ -103,6 +119,38 @@ def test_a_process_of_this_host_that_has_ended_is_replaced_at_once(campaign, lau
     assert tender.look() == 0
     take(claims, fw_id, holder=f"{holding.worker_name()}0")
     assert tender.look() == 1
+
+
+def test_a_step_that_waits_in_a_queue_is_left_alone(campaign, launchpad):
+    """As `qlaunch -r` reserves it; what nobody has submitted is lost."""
+    firework, launch_id = launchpad.reserve_fw(FWorker(name=ELSEWHERE), "/")
+    launchpad.set_reservation_id(launch_id, 4711)
+    tender = Tender(launchpad, campaign)
+    assert [tender.look() for _ in range(3 * LOOKS)] == [0] * 3 * LOOKS
+    assert recovery.release_lost(launchpad, campaign) == 0
+    assert state(launchpad, firework.fw_id) == "RESERVED"
+    launchpad.cancel_reservation(launch_id)
+    firework, _ = launchpad.reserve_fw(FWorker(name=ELSEWHERE), "/")
+    assert sum(tender.look() for _ in range(2 * LOOKS)) == 1
+    assert state(launchpad, firework.fw_id) == "READY"
+
+
+def test_a_step_that_others_have_begun_again_is_left_to_them(campaign, launchpad, monkeypatch):
+    fw_id, launch_id = check_out(launchpad)
+    trace = "pymongo.errors.AutoReconnect: gone"
+    action = FWAction(stored_data={"_exception": {"_stacktrace": trace}})
+    launchpad.complete_launch(launch_id, action, "FIZZLED")
+    failures = recovery.failures
+
+    def and_somebody_is_quicker(*given):
+        found = failures(*given)
+        launchpad.rerun_fw(fw_id)
+        assert check_out(launchpad)[0] == fw_id
+        return found
+
+    monkeypatch.setattr(recovery, "failures", and_somebody_is_quicker)
+    assert recovery.retry_failed(launchpad, campaign, all_steps=False) == 0
+    assert state(launchpad, fw_id) == "RUNNING"
 
 
 def test_a_step_that_has_ended_meanwhile_is_not_done_again(campaign, launchpad):
