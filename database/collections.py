@@ -58,7 +58,7 @@ INDEXES: dict[str, list[tuple[list[str], bool]]] = {
     "selected": [
         (["campaign", "round", "number"], True),
         (["campaign", "key"], False),
-        (["campaign", "structure_index"], False),
+        (["campaign", "structure_index", "round", "number"], False),
     ],
     "rounds": [(["campaign", "number"], True)],
     "potentials": [(["campaign", "number"], True)],
