@@ -66,6 +66,12 @@ def end_on_signals(*, on_ctrl_c: bool = True) -> None:
     signal.signal(signal.SIGINT, interruption.request if on_ctrl_c else signal.SIG_IGN)
 
 
+def end_here() -> None:
+    """End this process in order, from any of its threads, if it handles signals as said above."""
+    if signal.getsignal(signal.SIGTERM) == interruption.request:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def end_after(seconds: float) -> None:
     """End this process in order before a queue does, which gives it ``seconds`` from now."""
     margin = min(MARGIN_SHARE * seconds, LONGEST_MARGIN_S)

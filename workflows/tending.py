@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,8 +122,11 @@ class Tender:
             recovery.resubmit(self.launchpad, self.campaign)
 
     @contextmanager
-    def in_background(self) -> Iterator[None]:
-        """Look once per heartbeat for as long as the block lasts, unless this process does."""
+    def in_background(self, when_cancelled: Callable[[], None] | None = None) -> Iterator[None]:
+        """Look once per heartbeat for as long as the block lasts, unless this process does.
+
+        ``when_cancelled`` is called, in another thread, once the campaign is cancelled.
+        """
         name = self.campaign.store.name
         if name in _TENDED:
             yield
@@ -135,6 +138,8 @@ class Tender:
             while not ended.wait(self.campaign.heartbeat_s):
                 try:
                     self.look()
+                    if when_cancelled and self.campaign.store.campaign().get("cancelled"):
+                        when_cancelled()
                 except (*SERVER_AWAY, DatabaseError):
                     continue
 

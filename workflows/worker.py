@@ -16,7 +16,7 @@ from hullscreen.potentials.errors import DatabaseError
 from hullscreen.workflows.campaign import accounted, open_campaign
 from hullscreen.workflows.flows import PROTOTYPES_ROUND
 from hullscreen.workflows.holding import worker_name
-from hullscreen.workflows.interruption import interruption
+from hullscreen.workflows.interruption import end_here, interruption
 from hullscreen.workflows.recovery import give_back, is_idle
 from hullscreen.workflows.tending import Tender
 
@@ -67,7 +67,8 @@ def work(
     tender = Tender(launchpad, open_campaign(store))
     idle_since = away_since = None
     accounted.between = time.process_time() - accounted.seconds
-    with tender.in_background():
+    # In the middle of a step, which may take hours.
+    with tender.in_background(end_here):
         while not interruption.requested:
             now = time.monotonic()
             try:

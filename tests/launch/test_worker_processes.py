@@ -36,6 +36,8 @@ structures_per_job = 3
 [database]
 uri = "{uri}"
 name = "{name}"
+[launch]
+heartbeat_s = 1.0
 """
 PATIENCE_S = 120
 
@@ -132,6 +134,17 @@ def test_asked_to_end_a_worker_hands_its_step_back(campaign, gate, mongo, how):
 
 
 @pytest.mark.slow
+def test_a_cancelled_campaign_ends_a_step_that_is_under_way(campaign, gate):
+    directory, launchpad, store = campaign
+    with worker(directory) as process:
+        wait_for(lambda: in_dft(gate))
+        store.set_campaign(cancelled=True)
+        assert process.wait(timeout=PATIENCE_S) == 0
+    # The calculation itself would not have ended.
+    assert gate.exists()
+    assert "RUNNING" not in states(launchpad, **{"spec.campaign": "slow"})
+
+
 def test_several_processes_end_together(campaign, gate):
     directory, launchpad, _ = campaign
     with worker(directory, "--processes", 2) as process:
