@@ -10,6 +10,7 @@ from pymongo.uri_parser import parse_uri
 
 from hullscreen.database.addresses import URI_VARIABLE
 from hullscreen.launch.command_line import main
+from hullscreen.launch.directory_lock import only_one
 
 SETTINGS = '[campaign]\nname = "{name}"\nelements = ["Cu", "Pd"]\n[database]\n{database}\n'
 
@@ -272,6 +273,20 @@ def test_a_campaign_is_dumped_removed_and_restored(copied_campaign, directory_of
     assert "`hullscreen run" in out
     assert "kB of the dump restored" in err
     assert call(capsys, "hull", directory, "--json") == hull
+
+
+def test_a_campaign_with_a_living_supervisor_stays(copied_campaign, directory_of, tmp_path, capsys):
+    # Between two steps nobody holds a claim.
+    directory = directory_of("cu-pd")
+    with only_one(directory, "launch"):
+        for words in (("remove-campaign", directory, "--yes"), ("dump", directory, tmp_path / "d")):
+            code, _, err = call(capsys, "db", *words)
+            assert code == 6
+            assert "`hullscreen launch` is at work in" in err
+            assert f"at rest: `hullscreen cancel {directory}` ends the work first" in err
+        copied_campaign.set_campaign(paused=True)
+        assert call(capsys, "db", "dump", directory, tmp_path / "d")[0] == 0
+    assert copied_campaign.find_campaign()
 
 
 def test_a_dump_is_of_the_campaign_of_its_name(copied_campaign, directory_of, tmp_path, capsys):
