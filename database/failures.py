@@ -91,9 +91,7 @@ def explain(error: PyMongoError, uri: str) -> DatabaseError:
     if code == NOT_AUTHORIZED:
         return DatabaseError(_not_allowed(str(error), at))
     if is_disk_full(error):
-        return DatabaseError(
-            f"The disk of the MongoDB server{at} is full: free space, run again"
-        )
+        return DatabaseError(f"The disk of the MongoDB server{at} is full: free space, run again")
     if isinstance(error, SERVER_AWAY):
         unconfirmed = isinstance(error, WriteConcernError)
         sentence = UNCONFIRMED if unconfirmed else _no_connection(str(error), uri)
