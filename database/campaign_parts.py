@@ -150,8 +150,8 @@ def refuse_at_work(
     # Of a finished campaign they end by themselves, and change nothing.
     if campaign.get("finished") or (pause_is_rest and campaign.get("paused")):
         return
-    query = {"campaign": name, "ended_at": None}
-    job = reconnecting(connection, lambda: connection.database[QUEUE_JOBS].find_one(query))
+    in_queue: Query = {"campaign": name, "ended_at": None}
+    job = reconnecting(connection, lambda: connection.database[QUEUE_JOBS].find_one(in_queue))
     if job is not None:
         raise CampaignError(
             f"campaign {name!r} has jobs in a queue, such as {job['job_id']} ({job['category']}), "

@@ -93,8 +93,8 @@ def _not_started(directory: Path, settings: Settings, uri: str | None) -> Campai
             f"campaign {name!r} has not been started in the database {settings.database.name!r} at "
             f"{host_of(uri)}, but {directory / EMBEDDED_DATA.parent} holds a database of the "
             f"directory's own: to bring its campaign over, call `hullscreen db dump {directory} "
-            f"DUMP` without this address ([database], --db, {URI_VARIABLE}) and then `hullscreen "
-            f"db restore {directory} DUMP` with it; otherwise {begin} anew"
+            f"DUMP` as before the address was given (without [database], {URI_VARIABLE} and --db), "
+            f"then `hullscreen db restore {directory} DUMP` with it; otherwise {begin} anew"
         )
     host = other_server(directory)
     if uri is None and host:

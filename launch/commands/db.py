@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,7 @@ def _show_other_server(directory: Path, *, as_json: bool) -> bool:
         found = server_report(connection)
     if as_json:
         shown = {"embedded": False, "uri": without_login(uri), **dataclasses.asdict(found)}
-        click.echo(json.dumps(shown, default=str))
+        click.echo(json.dumps(shown, default=datetime.isoformat))
         return True
     click.echo(f"MongoDB {found.version} answers at {found.host}")
     click.echo(f"  database   {found.database}, {_schema_said(found.schema, directory)}")

@@ -360,7 +360,7 @@ def test_a_directory_with_a_database_of_its_own_names_it_where_another_is_given(
     assert (code, err.count("\n")) == (6, 1)
     assert f"has not been started in the database '{mongo.name}' at" in err
     assert f"{directory}/database holds a database of the directory's own" in err
-    assert f"`hullscreen db dump {directory} DUMP` without this address" in err
+    assert f"`hullscreen db dump {directory} DUMP` as before the address was given" in err
 
 
 def test_a_directory_whose_address_was_forgotten_names_the_server(tmp_path, capsys):
