@@ -18,9 +18,9 @@ from hullscreen.potentials.errors import CampaignError
 CAMPAIGNS = "campaigns"
 DFT_RESULTS = "dft_results"
 REFERENCE_RELAXATIONS = "reference_relaxations"
-# What all campaigns of a database share: results, and notes of each `run` on calculations.
+# What all campaigns of a database share: results, and notes on calculations that were begun.
 RESULTS = (DFT_RESULTS, REFERENCE_RELAXATIONS)
-SHARED = {*RESULTS, "attempts"}
+SHARED = {*RESULTS, "attempts", "calculations"}
 CLAIMS = "claims"
 QUEUE_JOBS = "queue_jobs"
 # Who works on a campaign here, which is nothing elsewhere.
