@@ -87,7 +87,7 @@ def open_started(directory: Path, database_uri: str | None = None) -> Iterator[S
 def _not_started(directory: Path, settings: Settings, uri: str | None) -> CampaignError:
     """What to say of a campaign that its database does not hold: it may be in another one."""
     name = settings.campaign.name
-    begin = f"`hullscreen run {directory}` starts it"
+    begin = f"`hullscreen run {directory}` or `launch` starts it"
     if uri is not None and (directory / EMBEDDED_DATA).is_dir():
         return CampaignError(
             f"campaign {name!r} has not been started in the database {settings.database.name!r} at "
