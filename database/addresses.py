@@ -14,6 +14,7 @@ from hullscreen.potentials.errors import InputError
 
 URI_VARIABLE = "HULLSCREEN_DB_URI"
 LONGEST_URI = 65536
+SCHEMES = ("mongodb://", "mongodb+srv://")
 # Options that name files, given relative to the project's directory: processes of a campaign work
 # in other directories.
 FILE_OPTIONS = {"tlscafile", "tlscertificatekeyfile", "tlscrlfile"}
@@ -45,16 +46,31 @@ def resolve(
     Raises
     ------
     InputError
-        The file is missing, empty, no file, another user's, or readable by others.
+        The file is missing, empty, no file, another user's, or readable by others; or what it or
+        another source holds does not begin as an address does.
 
     Notes
     -----
     After both, the environment variable ``HULLSCREEN_DB_URI`` counts.
     """
+    source = "it"
     if not uri and uri_file is not None:
-        uri = read_uri(project_directory / uri_file.expanduser())
-    uri = uri or os.environ.get(URI_VARIABLE)
+        path = project_directory / uri_file.expanduser()
+        uri, source = read_uri(path), f"the first line of {path}"
+    if not uri:
+        uri, source = os.environ.get(URI_VARIABLE), f"the variable {URI_VARIABLE}"
+    if uri and not uri.startswith(SCHEMES):
+        raise InputError(not_usable(uri, f"{source} does not begin with {SCHEMES[0]}"))
     return _with_whole_paths(uri, project_directory) if uri else None
+
+
+def not_usable(uri: str, problem: str) -> str:
+    """Sentence for an address that is none; what may be a password is not shown."""
+    shown = without_login(uri) if "@" in uri or uri.startswith(SCHEMES) else "***"
+    return (
+        f"{shown} is no usable MongoDB URI ({problem}): expected "
+        "mongodb://user:password@host:port/?option=value, special characters percent-encoded"
+    )
 
 
 def read_uri(path: Path) -> str:

@@ -18,12 +18,13 @@ from hullscreen.potentials.errors import CampaignError
 CAMPAIGNS = "campaigns"
 DFT_RESULTS = "dft_results"
 REFERENCE_RELAXATIONS = "reference_relaxations"
-# What all campaigns of a database share: results, and notes of each `run` on calculations.
+# What all campaigns of a database share: results, and notes on calculations that were begun.
 RESULTS = (DFT_RESULTS, REFERENCE_RELAXATIONS)
-SHARED = {*RESULTS, "attempts"}
+SHARED = {*RESULTS, "attempts", "calculations"}
 CLAIMS = "claims"
+QUEUE_JOBS = "queue_jobs"
 # Who works on a campaign here, which is nothing elsewhere.
-OF_WORKERS = (CLAIMS, "queue_jobs")
+OF_WORKERS = (CLAIMS, QUEUE_JOBS)
 OWN = tuple(c for c in INDEXES if c not in (*SHARED, *OF_WORKERS, CAMPAIGNS))
 FIREWORKS, LAUNCHES, WORKFLOWS = "fireworks", "launches", "workflows"
 # Who gave a sign of life so recently, in seconds, is at work; where workers rarely give one,
@@ -111,14 +112,23 @@ def signs_of_work(connection: Connection, name: str) -> list[Any]:
     ]
 
 
-def refuse_at_work(connection: Connection, name: str, what: str) -> None:
-    """Refuse what needs a campaign at rest, while processes work on it.
+def refuse_at_work(
+    connection: Connection, name: str, what: str, *, pause_is_rest: bool = False
+) -> None:
+    """Refuse what needs a campaign at rest, while processes work on it or jobs in a queue will.
+
+    Parameters
+    ----------
+    what
+        What is refused, as the subject of a sentence.
+    pause_is_rest
+        Whether jobs in a queue do not count while the campaign is paused.
 
     Raises
     ------
     CampaignError
         Somebody holds a step and has given a sign of life in the last minute, or in the last few
-        heartbeats where these are longer.
+        heartbeats where these are longer; or jobs for it are in a queue, as far as `launch` knows.
     """
     campaigns = connection.database[CAMPAIGNS]
     campaign = reconnecting(connection, lambda: campaigns.find_one({"name": name})) or {}
@@ -131,10 +141,21 @@ def refuse_at_work(connection: Connection, name: str, what: str) -> None:
     }
     holder = reconnecting(connection, lambda: connection.database[CLAIMS].find_one(query))
     if holder is not None:
+        pause = ", or `hullscreen pause` it and wait for its steps" if pause_is_rest else ""
         raise CampaignError(
             f"campaign {name!r} is at work (on {holder['host']}, a sign of life in the last "
-            f"{at_work_s} s), and {what} needs it at rest: stop `hullscreen run`, or `hullscreen "
-            "pause` it and wait for its steps"
+            f"{at_work_s} s), and {what} needs it at rest: `hullscreen cancel` ends `run`, "
+            f"`launch` and workers{pause}"
+        )
+    # Of a finished campaign they end by themselves, and change nothing.
+    if campaign.get("finished") or (pause_is_rest and campaign.get("paused")):
+        return
+    in_queue: Query = {"campaign": name, "ended_at": None}
+    job = reconnecting(connection, lambda: connection.database[QUEUE_JOBS].find_one(in_queue))
+    if job is not None:
+        raise CampaignError(
+            f"campaign {name!r} has jobs in a queue, such as {job['job_id']} ({job['category']}), "
+            f"and {what} needs it at rest: `hullscreen cancel {job['directory']}` ends them first"
         )
 
 

@@ -20,9 +20,9 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
-from hullscreen.database.addresses import resolve, without_login
+from hullscreen.database.addresses import not_usable, resolve, without_login
 from hullscreen.database.embedded_server import ServerHandle, acquire
-from hullscreen.database.failures import REFUSED_CODES, SERVER_AWAY, explain, is_disk_full
+from hullscreen.database.failures import SERVER_AWAY, explain, is_known
 from hullscreen.potentials.errors import InputError
 
 __all__ = ["SERVER_AWAY", "Connection", "connect", "open_database", "reconnecting"]
@@ -152,10 +152,7 @@ def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Databas
         text = str(error)
         harmless = text.startswith(("Unknown option", "The DNS"))
         problem = text if harmless else type(error).__name__
-        raise InputError(
-            f"{without_login(uri)} is no usable MongoDB URI ({problem}): expected "
-            "mongodb://user:password@host:port/?option=value, special characters percent-encoded"
-        ) from None
+        raise InputError(not_usable(uri, problem)) from None
     try:
         database = client.get_database(database_name, codec_options=CODEC)
         # Unlike a ping, this needs a login where the server asks for one.
@@ -213,6 +210,6 @@ def reconnecting(
 
 def _raise_if_known(error: OperationFailure, uri: str) -> NoReturn:
     """Raise a sentence for a failure that a user can act on, and any other one as it is."""
-    if error.code in REFUSED_CODES or is_disk_full(error):
+    if is_known(error):
         raise explain(error, uri) from error
     raise error

@@ -72,7 +72,7 @@ def dump_campaign(
         The folder exists, or cannot be written; it is named.
     """
     campaign = campaign_document(connection, name)
-    refuse_at_work(connection, name, "a dump")
+    refuse_at_work(connection, name, "a dump", pause_is_rest=True)
     before = signs_of_work(connection, name)
     parts = [
         Part(SCHEMA, {}),

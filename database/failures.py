@@ -1,6 +1,7 @@
 """What to say about a MongoDB server that is away or refuses: one sentence, without a password."""
 
 import re
+from typing import TypeGuard
 
 from pymongo.errors import (
     ConnectionFailure,
@@ -68,30 +69,41 @@ ANSWERS_NOT = "No MongoDB server answers at {host}: check that it runs and can b
 
 
 def explain(error: PyMongoError, uri: str) -> DatabaseError:
-    """One sentence for a failure of the server, with its host and without its password."""
-    host = host_of(uri)
+    """One sentence for a failure of the server, with its host and without its password.
+
+    Parameters
+    ----------
+    uri
+        Address of the server; empty where it is not known.
+    """
+    at = f" at {host}" if (host := host_of(uri)) else ""
     code = error.code if isinstance(error, OperationFailure) else None
     if code in LOGIN_FAILED_CODES:
         return DatabaseError(
-            f"The MongoDB server at {host} refused the login: check user, password and authSource "
+            f"The MongoDB server{at} refused the login: check user, password and authSource "
             "in the URI"
         )
     if code == NOT_AUTHORIZED and "requires authentication" in str(error):
         return DatabaseError(
-            f"The MongoDB server at {host} refused the login: it asks for a user, a password and "
+            f"The MongoDB server{at} refused the login: it asks for a user, a password and "
             "perhaps authSource, and the URI has none"
         )
     if code == NOT_AUTHORIZED:
-        return DatabaseError(_not_allowed(str(error), host))
+        return DatabaseError(_not_allowed(str(error), at))
     if is_disk_full(error):
-        return DatabaseError(
-            f"The disk of the MongoDB server at {host} is full: free space, run again"
-        )
+        return DatabaseError(f"The disk of the MongoDB server{at} is full: free space, run again")
     if isinstance(error, SERVER_AWAY):
         unconfirmed = isinstance(error, WriteConcernError)
         sentence = UNCONFIRMED if unconfirmed else _no_connection(str(error), uri)
         return DatabaseError(sentence.format(host=host))
-    return DatabaseError(f"The MongoDB server at {host} refused an operation: {redact(str(error))}")
+    return DatabaseError(f"The MongoDB server{at} refused an operation: {redact(str(error))}")
+
+
+def is_known(error: Exception) -> TypeGuard[OperationFailure]:
+    """Whether the server's answer is one that a user can act on: a refusal, or a full disk."""
+    return isinstance(error, OperationFailure) and (
+        error.code in REFUSED_CODES or is_disk_full(error)
+    )
 
 
 def is_disk_full(error: PyMongoError) -> bool:
@@ -100,12 +112,12 @@ def is_disk_full(error: PyMongoError) -> bool:
     return code in DISK_FULL_CODES or DISK_FULL_WORDS in str(error)
 
 
-def _not_allowed(text: str, host: str) -> str:
+def _not_allowed(text: str, at: str) -> str:
     """What a user may not do; the server names the command and the database."""
     command = re.search(r"not authorized on (\S+) to execute command \{ (\w+)", text)
     what = f"`{command[2]}` in the database {command[1]!r}" if command else "this"
     return (
-        f"The user of the URI may not do {what} on the MongoDB server at {host}: use the URI of a "
+        f"The user of the URI may not do {what} on the MongoDB server{at}: use the URI of a "
         "user who may (a reading user writes nothing), or correct [database] name"
     )
 

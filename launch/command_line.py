@@ -237,6 +237,15 @@ def _server_errors() -> tuple[type[Exception], ...]:
     return () if root is None else (root,)
 
 
+def _server_sentence(error: Exception) -> str:
+    """One sentence for what FireWorks' calls of the server have met, whose address is unknown."""
+    from hullscreen.database.failures import explain, is_known
+
+    if is_known(error):
+        return str(explain(error, ""))
+    return SERVER_GONE.format(reason=" ".join(str(error).split())[:200])
+
+
 def _usage_sentence(error: click.ClickException) -> str:
     sentence = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
@@ -298,8 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _let_go_of_stdout()
         sentence, exit_code = describe_os_error(error), EXIT_FILE_SYSTEM
     except _server_errors() as error:
-        reason = " ".join(str(error).split())[:200]
-        sentence, exit_code = SERVER_GONE.format(reason=reason), EXIT_DATABASE
+        sentence, exit_code = _server_sentence(error), EXIT_DATABASE
     else:
         return result if isinstance(result, int) else 0
     print(f"hullscreen: {sentence}", file=sys.stderr)  # noqa: T201  the last word goes to stderr

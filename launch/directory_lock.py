@@ -1,4 +1,7 @@
-"""One supervisor for a campaign directory: `hullscreen run` or `launch`, and only one of them."""
+"""One supervisor for a campaign directory: `hullscreen run` or `launch`, and only one of them.
+
+What needs the campaign at rest asks for the same lock.
+"""
 
 from __future__ import annotations
 
@@ -43,17 +46,47 @@ def only_one(directory: Path, command: str) -> Iterator[None]:
         try:
             lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            stream.seek(0)
-            other, pid, host = [*stream.read().split(), "", "", ""][:3]
-            where = f" on {host}" if host not in ("", socket.gethostname()) else ""
             raise CampaignError(
-                f"`hullscreen {other or 'run'}` is already at work in {directory} (process "
-                f"{pid or 'unknown'}{where}); wait for it or stop it"
+                f"{_holder(stream, directory, 'already ')}; wait for it or stop it"
             ) from error
         stream.truncate(0)
         stream.write(f"{command} {os.getpid()} {socket.gethostname()}\n")
         stream.flush()
         yield
+
+
+def refuse_supervised(directory: Path, what: str) -> None:
+    """Refuse what needs a campaign at rest, while a supervisor of its directory lives.
+
+    Raises
+    ------
+    CampaignError
+        One does, though perhaps no step is under way; it is named.
+    """
+    try:
+        stream = (directory / FILE_NAME).open(encoding="utf-8")
+    except (FileNotFoundError, PermissionError):
+        # Nobody has worked here, or only others, whom their claims tell.
+        return
+    with stream:
+        try:
+            lock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CampaignError(
+                f"{_holder(stream, directory)}, and {what} needs the campaign at rest: `hullscreen "
+                f"cancel {directory}` ends the work first"
+            ) from error
+
+
+def _holder(stream: IO[str], directory: Path, already: str = "") -> str:
+    """Who has locked an open file, and has written into it who they are."""
+    stream.seek(0)
+    other, pid, host = [*stream.read().split(), "", "", ""][:3]
+    where = f" on {host}" if host not in ("", socket.gethostname()) else ""
+    return (
+        f"`hullscreen {other or 'run'}` is {already}at work in {directory} (process "
+        f"{pid or 'unknown'}{where})"
+    )
 
 
 def lock(stream: IO[str], operation: int) -> None:

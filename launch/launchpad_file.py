@@ -1,9 +1,10 @@
 """Where a campaign's MongoDB is, and ``my_launchpad.yaml``, which tells FireWorks' own commands."""
 
 import json
+import re
 from pathlib import Path
 
-from hullscreen.database.addresses import resolve
+from hullscreen.database.addresses import host_of, resolve
 from hullscreen.database.embedded_server import embedded_uri
 from hullscreen.launch.atomic_files import write_atomically
 from hullscreen.workflows.settings_tree import Database
@@ -24,6 +25,19 @@ def given_uri(database: Database, directory: Path) -> str | None:
     """
     uri_file = Path(database.uri_file).expanduser() if database.uri_file else None
     return resolve(directory, database.uri, uri_file)
+
+
+def other_server(directory: Path) -> str:
+    """Host that ``my_launchpad.yaml`` names, if that is a server of the user's; empty if not."""
+    path = directory / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    found = re.search(r'^host: "(mongodb[^"]*)"$', text, re.MULTILINE)
+    host = host_of(found[1]) if found and text.startswith(FIRST_LINE) else ""
+    # One of a campaign's own listens at a file.
+    return "" if host.startswith("/") else host
 
 
 def write_launchpad_file(directory: Path, database: Database) -> bool:

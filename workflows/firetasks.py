@@ -31,7 +31,7 @@ class CampaignTask(FiretaskBase):  # type: ignore[misc]
         """Carry out the step, holding it.
 
         What ends it without saying anything about it gives it back here: a Firework that has failed
-        might let others begin that wait for it.
+        might let others begin that wait for it. Nobody holds a step that has failed.
         """
         connection, name = connection_of(self.launchpad), self["campaign"]
         claims = Claims(connection, name)
@@ -50,6 +50,11 @@ class CampaignTask(FiretaskBase):  # type: ignore[misc]
                 with suppress(*SERVER_AWAY, DatabaseError):
                     if claims.revoke(held.fw_id, held.token):
                         give_back(self.launchpad, held.fw_id)
+                raise
+            except BaseException:
+                # The failure counts, also where the server goes away just now.
+                with suppress(*SERVER_AWAY, DatabaseError):
+                    claims.release(held.fw_id, held.token)
                 raise
             claims.release(held.fw_id, held.token)
         return FWAction()

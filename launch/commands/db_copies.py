@@ -30,14 +30,17 @@ def dump(directory: Path, target: Path, database_uri: str | None) -> None:
     """Write the campaign in DIRECTORY into the new folder TARGET.
 
     With it go its Fireworks and the DFT results of its elements, whoever computed them. It must be
-    at rest: no `run` and no worker at it, or paused. The files are laid out as those of `mongodump
-    --gzip`. A user who may only read is enough.
+    at rest: no `run`, no `launch`, no worker and no job in a queue, or paused and its steps done.
+    The files are laid out as those of `mongodump --gzip`. A user who may only read is enough.
     """
     from hullscreen.database.dump import dump_campaign
     from hullscreen.launch.campaign_session import open_started
+    from hullscreen.launch.directory_lock import refuse_supervised
     from hullscreen.launch.progress import progress_board
 
     with open_started(directory, database_uri) as session, progress_board() as board:
+        if not session.store.campaign().get("paused"):
+            refuse_supervised(session.directory, "a dump")
         counts = dump_campaign(session.connection, session.store.name, target, progress=board.show)
     click.echo(f"{target}: {sum(counts.values()):,} documents")
 

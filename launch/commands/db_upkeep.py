@@ -36,10 +36,13 @@ def remove_campaign(directory: Path, yes: bool, database_uri: str | None) -> Non
     """Remove the campaign in DIRECTORY from its database; its files stay.
 
     Its structures, rounds, potentials and Fireworks go. Other campaigns stay, and so do all DFT
-    results, which campaigns share. A restore that was interrupted is given up with this.
+    results, which campaigns share. Nobody may be working on it: no `run`, no `launch`, no worker
+    and no job in a queue; `hullscreen cancel` ends them. A restore that was interrupted is given
+    up with this.
     """
     from hullscreen.database import removal
     from hullscreen.launch.campaign_session import open_session
+    from hullscreen.launch.directory_lock import only_one, refuse_supervised
     from hullscreen.potentials.errors import InputError
 
     with open_session(directory, database_uri) as session:
@@ -50,5 +53,8 @@ def remove_campaign(directory: Path, yes: bool, database_uri: str | None) -> Non
                 f"from the database {session.connection.name!r}, for good: `hullscreen db dump` "
                 "keeps a copy; repeat with --yes to do it"
             )
-        removed = removal.remove_campaign(session.connection, name)
+        refuse_supervised(session.directory, "its removal")
+        # Nor does anybody begin meanwhile.
+        with only_one(session.directory, "db"):
+            removed = removal.remove_campaign(session.connection, name)
     click.echo(f"campaign {name!r} is removed: {sum(removed.values()):,} documents")

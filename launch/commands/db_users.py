@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 EPILOG = """
 \b
-Example, by somebody who may make users on the server; admin.uri has mode 0600 and the line
+Example: the users are those of one database; in cu-pd/hullscreen.toml, before the call:
+  [database]
+  name = "alloys"
+Then, by somebody who may make users on the server; admin.uri has mode 0600 and the line
 mongodb://admin:PASSWORD@db.example.org/?tls=true
   hullscreen db users cu-pd --admin-uri-file admin.uri
-Then in cu-pd/hullscreen.toml:
-  [database]
+And below the name:
   uri_file = "hullscreen-write.uri"
 """
 UNCHANGED = "was there, and its user too"

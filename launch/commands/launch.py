@@ -95,13 +95,13 @@ def _show_files(directory: Path, settings: Settings, queue: str) -> None:
     """Print what would be written, with its place, and without the password of the database."""
     import tempfile
 
-    from hullscreen.database.addresses import redact
+    from hullscreen.database.addresses import redact, without_login
     from hullscreen.database.embedded_server import embedded_uri
     from hullscreen.launch.launchpad_file import given_uri
     from hullscreen.launch.queue_files import FOLDER, TEMPLATE_FILE, job_script, write_queue_files
 
     place = directory.resolve() / FOLDER
-    uri = given_uri(settings.database, directory) or embedded_uri(directory)
+    uri = without_login(given_uri(settings.database, directory) or embedded_uri(directory))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name).resolve()
         folders = write_queue_files(scratch, settings, uri, queue, "new-with-each-launch")

@@ -181,3 +181,24 @@ def test_a_login_replaces_everything_about_the_other_one():
     assert with_login(admin, "ann", "pw", "cu") == (
         "mongodb+srv://ann:pw@host/?replicaSet=rs&authSource=cu"
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mongo://w:S3cret@host/",
+        '"mongodb://w:S3cret@host/"',
+        "uri = mongodb://w:S3cret@host/",
+        "mongo://w:S3cret",
+        "S3cret",
+    ],
+)
+def test_what_is_no_address_is_told_without_its_password(tmp_path, monkeypatch, line):
+    path = uri_file(tmp_path / "uri", f"{line}\n")
+    with pytest.raises(InputError, match=r"\*\*\*.*first line of .*uri does not begin") as caught:
+        resolve(tmp_path, None, path)
+    assert "S3cret" not in str(caught.value)
+    monkeypatch.setenv(URI_VARIABLE, line)
+    with pytest.raises(InputError, match=rf"{URI_VARIABLE} does not begin with") as caught:
+        resolve(tmp_path)
+    assert "S3cret" not in str(caught.value)

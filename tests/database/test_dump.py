@@ -21,6 +21,7 @@ from hullscreen.database.connection import Connection, connect
 from hullscreen.database.documents import SCHEMA_VERSION, CampaignDocument
 from hullscreen.database.dump import dump_campaign
 from hullscreen.database.dump_files import open_dump
+from hullscreen.database.queue_jobs import QueueJobs
 from hullscreen.database.removal import remove_campaign
 from hullscreen.database.restore import restore_campaign
 from hullscreen.potentials.errors import CampaignError, FileFormatError
@@ -246,6 +247,27 @@ def test_a_campaign_whose_workers_rarely_give_signs_of_life_is_at_work(mongo, ma
     assert campaign.store.find_campaign() is not None
 
 
+def test_a_campaign_with_jobs_in_a_queue_is_at_work(mongo, make_campaign, tmp_path):
+    campaign = make_campaign()
+    jobs = QueueJobs(mongo, "tiny")
+    jobs.add("/home/ann/tiny", "41", "relax", "/home/ann/tiny/queue/relax/launcher_1")
+    said = r"jobs in a queue, such as 41 \(relax\).* needs it at rest: `hullscreen cancel /home/ann"
+    for paused in (False, True):
+        campaign.store.set_campaign(paused=paused)
+        with pytest.raises(CampaignError, match=said):
+            remove_campaign(mongo, "tiny")
+    # Nothing changes in a paused one, nor in one that is finished.
+    assert dump_campaign(mongo, "tiny", tmp_path / "paused", progress=silent)
+    campaign.store.set_campaign(paused=False)
+    with pytest.raises(CampaignError, match=said):
+        dump_campaign(mongo, "tiny", tmp_path / "dump", progress=silent)
+    campaign.store.set_campaign(finished=True)
+    assert dump_campaign(mongo, "tiny", tmp_path / "finished", progress=silent)
+    campaign.store.set_campaign(finished=False)
+    jobs.end(jobs.in_queue("/home/ann/tiny"))
+    assert remove_campaign(mongo, "tiny")["campaigns"] == 1
+
+
 def test_a_campaign_at_work_is_not_dumped(mongo, make_campaign, tmp_path):
     make_campaign()
     claims = Claims(mongo, "tiny")
@@ -346,6 +368,7 @@ from pathlib import Path
 from hullscreen.database.connection import open_database
 from hullscreen.database.dump import dump_campaign
 from hullscreen.database.dump_files import open_dump
+from hullscreen.database.queue_jobs import QueueJobs
 uri, name, target = sys.argv[1:]
 with open_database(Path(target).parent, uri=uri, name=name) as connection:
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))

@@ -24,3 +24,9 @@ def test_every_command_in_it_exists():
     named = set(re.findall(r"hullscreen db ([a-z-]+)", PAGE))
     assert named <= command.commands.keys()
     assert {"users", "dump", "restore", "migrate", "remove-campaign"} <= named
+
+
+def test_the_name_of_the_database_comes_before_its_users_and_their_files_after():
+    steps = ('name = "alloys"', "hullscreen db users cu-pd", 'uri_file = "hullscreen-write.uri"')
+    places = [PAGE.index(f"\n    {step}") for step in steps]
+    assert places == sorted(places)

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from hullscreen.launch.directory_lock import FILE_NAME, only_one
+from hullscreen.launch.directory_lock import FILE_NAME, only_one, refuse_supervised
 from hullscreen.potentials.errors import CampaignError
 
 
@@ -37,6 +37,21 @@ def test_a_file_of_an_earlier_version_is_understood(tmp_path):
             only_one(tmp_path, "run"),
         ):
             pass
+
+
+def test_what_needs_rest_is_refused_while_a_supervisor_lives_and_leaves_nothing(tmp_path):
+    refuse_supervised(tmp_path, "a dump")
+    assert not list(tmp_path.iterdir())
+    with (
+        only_one(tmp_path, "launch"),
+        pytest.raises(
+            CampaignError,
+            match=rf"launch` is at work in .* \(process {os.getpid()}\), and a dump needs the "
+            "campaign at rest: `hullscreen cancel",
+        ),
+    ):
+        refuse_supervised(tmp_path, "a dump")
+    refuse_supervised(tmp_path, "a dump")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])

@@ -9,6 +9,8 @@ from fireworks.core import rocket
 from fireworks.core.launchpad import WFLock
 from fireworks.core.rocket_launcher import launch_rocket
 
+from hullscreen.database.campaign_parts import refuse_at_work
+from hullscreen.database.claims import Claims
 from hullscreen.dft_adapters.engine import EngineMissingError
 from hullscreen.launch import campaign_outcome
 from hullscreen.potentials.errors import CampaignError, DatabaseError, DFTError
@@ -180,6 +182,9 @@ def test_what_failed_is_run_again_if_it_may_succeed(case, round_begun, launchpad
     assert failure.round == number
     assert failure.reason.endswith(str(error))
     assert type(error).__name__ in failure.reason
+    # Nobody holds it, so that a campaign that rests may be dumped or removed at once.
+    assert Claims(campaign.store.connection, "tiny").of([failure.fw_id])[failure.fw_id].holder == ""
+    refuse_at_work(campaign.store.connection, "tiny", "a dump")
     assert recovery.retry_failed(launchpad, campaign, all_steps=False) == 0
     assert recovery.retry_failed(launchpad, campaign, all_steps=True) == int(by_a_new_run)
     assert len(recovery.failures(launchpad, campaign)) == int(not by_a_new_run)

@@ -1,6 +1,7 @@
 """`hullscreen db` on a database that is shared: users, copies, care, and where passwords may be."""
 
 import json
+import re
 import stat
 import uuid
 
@@ -9,7 +10,13 @@ import pytest
 from pymongo.uri_parser import parse_uri
 
 from hullscreen.database.addresses import URI_VARIABLE
+from hullscreen.database.connection import Connection
 from hullscreen.launch.command_line import main
+from hullscreen.launch.commands import db
+from hullscreen.launch.directory_lock import only_one
+from hullscreen.launch.launchpad_file import write_launchpad_file
+from hullscreen.launch.settings import load
+from hullscreen.workflows.settings_tree import Database
 
 SETTINGS = '[campaign]\nname = "{name}"\nelements = ["Cu", "Pd"]\n[database]\n{database}\n'
 
@@ -139,6 +146,73 @@ def test_a_call_that_was_interrupted_is_completed(guarded, capsys):
     assert "hullscreen-read.uri was there, and its user is made" in out
     assert passwords_in(directory) == passwords
     assert call(capsys, *words)[1].count("was there, and its user too") == 2
+
+
+@pytest.fixture
+def read_only(guarded, small_campaign, admin_uri, put_back, capsys):
+    """The directory of `guarded` with a finished campaign, and the reading user's address."""
+    directory, admin = guarded
+    call(capsys, "db", "users", directory, "--admin-uri-file", admin)
+    path = directory / "hullscreen.toml"
+    path.write_text(path.read_text().replace("hullscreen-write", "hullscreen-read"))
+    name = load(directory).database.name
+    documents = {
+        collection: list(small_campaign.connection.database[collection].find({}))
+        for collection in small_campaign.connection.database.list_collection_names()
+    }
+    with pymongo.MongoClient(admin_uri) as client:
+        put_back(Connection(client[name], admin_uri, name, embedded=False), documents)
+        dft = {"spec._category": "dft"}
+        client[name]["fireworks"].update_one(dft, {"$set": {"state": "FIZZLED"}})
+    return directory
+
+
+def test_the_reading_user_is_told_what_it_may_not_do_also_by_fireworks(read_only, capsys):
+    refused = {("rerun", "--failed"): "findAndModify", ("run",): "createIndexes"}
+    for words, operation in refused.items():
+        code, out, err = call(capsys, words[0], read_only, *words[1:])
+        assert (code, out, err.count("\n")) == (5, "", 1)
+        assert f"The user of the URI may not do `{operation}` in the database 'test_" in err
+        assert "a reading user writes nothing" in err
+
+
+def test_the_status_of_a_shared_server_tells_whose_it_is(read_only, capsys, server_with_users):
+    code, out, err = call(capsys, "db", "status", read_only)
+    assert (code, err) == (0, "")
+    name = load(read_only).database.name
+    assert re.match(rf"MongoDB \d+\.\d+\.\d+ answers at localhost:{server_with_users.port}\n", out)
+    assert f"database   {name}, schema 1\n" in out
+    assert f"user       hullscreen-read@{name}, who may read\n" in out
+    assert "campaigns  1\n    cu-pd  Cu-Pd  finished, last changed 20" in out
+    # The other one, with the login of whoever writes.
+    path = read_only / "hullscreen.toml"
+    path.write_text(path.read_text().replace("hullscreen-read", "hullscreen-write"))
+    code, out, err = call(capsys, "db", "status", read_only, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["uri"].startswith("mongodb://***@localhost:")
+    assert (found["user"], found["may_read"], found["may_write"]) == (
+        f"hullscreen-write@{name}", True, True,
+    )  # fmt: skip
+    assert [(one["name"], one["state"]) for one in found["campaigns"]] == [("cu-pd", "finished")]
+    assert not any(password in out for password in passwords_in(read_only))
+
+
+def test_the_status_of_a_server_that_was_killed_is_told(
+    tmp_path, start_mongod, capsys, monkeypatch
+):
+    server = start_mongod()
+    directory = campaign_directory(tmp_path / "cu-pd", f'uri = "{server.uri()}"')
+    code, out, _ = call(capsys, "db", "status", directory)
+    assert code == 0
+    assert "user       none: this server asks for no login" in out
+    assert "without a campaign yet\n" in out
+    server.kill()
+    # It does not come back, however long one waits.
+    monkeypatch.setattr(db, "ANSWER_S", 0.5)
+    code, out, err = call(capsys, "db", "status", directory)
+    assert (code, out) == (5, "")
+    assert f"No MongoDB server answers at localhost:{server.port}" in err
 
 
 def test_several_people_have_logins_of_their_own(guarded, capsys):
@@ -272,6 +346,48 @@ def test_a_campaign_is_dumped_removed_and_restored(copied_campaign, directory_of
     assert "`hullscreen run" in out
     assert "kB of the dump restored" in err
     assert call(capsys, "hull", directory, "--json") == hull
+
+
+def test_a_directory_with_a_database_of_its_own_names_it_where_another_is_given(
+    mongo, tmp_path, capsys
+):
+    directory = campaign_directory(
+        tmp_path / "cu-pd", f'uri = "{mongo.uri}"\nname = "{mongo.name}"'
+    )
+    assert call(capsys, "hull", directory)[2].endswith("starts it\n")
+    (directory / "database" / "data").mkdir(parents=True)
+    code, _, err = call(capsys, "hull", directory)
+    assert (code, err.count("\n")) == (6, 1)
+    assert f"has not been started in the database '{mongo.name}' at" in err
+    assert f"{directory}/database holds a database of the directory's own" in err
+    assert f"`hullscreen db dump {directory} DUMP` as before the address was given" in err
+
+
+def test_a_directory_whose_address_was_forgotten_names_the_server(tmp_path, capsys):
+    directory = campaign_directory(tmp_path / "cu-pd", "")
+    uri = "mongodb://ann:s3cret@db.example.org:27017/"
+    write_launchpad_file(directory, Database(uri=uri))
+    code, _, err = call(capsys, "hull", directory)
+    assert (code, err.count("\n")) == (6, 1)
+    assert "was last worked on at db.example.org:27017: give that address again" in err
+    assert "s3cret" not in err
+    # That of a server of the directory's own says nothing new.
+    write_launchpad_file(directory, Database())
+    assert "last worked on" not in call(capsys, "hull", directory)[2]
+
+
+def test_a_campaign_with_a_living_supervisor_stays(copied_campaign, directory_of, tmp_path, capsys):
+    # Between two steps nobody holds a claim.
+    directory = directory_of("cu-pd")
+    with only_one(directory, "launch"):
+        for words in (("remove-campaign", directory, "--yes"), ("dump", directory, tmp_path / "d")):
+            code, _, err = call(capsys, "db", *words)
+            assert code == 6
+            assert "`hullscreen launch` is at work in" in err
+            assert f"at rest: `hullscreen cancel {directory}` ends the work first" in err
+        copied_campaign.set_campaign(paused=True)
+        assert call(capsys, "db", "dump", directory, tmp_path / "d")[0] == 0
+    assert copied_campaign.find_campaign()
 
 
 def test_a_dump_is_of_the_campaign_of_its_name(copied_campaign, directory_of, tmp_path, capsys):

@@ -72,6 +72,29 @@ def test_a_dry_run_shows_the_files_and_writes_nothing(directory, capsys, no_queu
     assert "s3cret" not in shown
 
 
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("mongo://w:my s3cret@host/", 2),
+        ('"mongodb://w:my s3cret@host/"', 2),
+        ("uri = mongodb://w:my s3cret@host/", 2),
+        # Whether the server takes it is not asked.
+        ("mongodb://w:my s3cret@host/", 0),
+    ],
+)
+def test_a_dry_run_shows_nothing_of_a_wrong_address(directory, capsys, no_queue, line, code):
+    address = directory / "address"
+    address.write_text(f"{line}\n")
+    address.chmod(0o600)
+    path = directory / "hullscreen.toml"
+    path.write_text(f'{SETTINGS}[database]\nuri_file = "address"\n')
+    assert main(["launch", str(directory), "--queue", "slurm", "--dry-run"]) == code
+    shown = capsys.readouterr()
+    assert "s3cret" not in shown.out + shown.err
+    assert "***" in shown.out + shown.err
+    assert shown.err.count("\n") == (code != 0)
+
+
 def test_a_dry_run_of_a_campaign_with_a_server_of_its_own_starts_none(directory, capsys, no_queue):
     assert main(["launch", str(directory), "--queue", "pbs", "--dry-run"]) == 0
     assert "#PBS -N relax-cu-pd" in capsys.readouterr().out

@@ -340,7 +340,8 @@ def test_a_campaign_that_was_not_started(tmp_path, monkeypatch, call, words):
     code, out, err = call(words[0], tmp_path, *words[1:])
     assert (code, out) == (6, "")
     assert err == (
-        f"hullscreen: campaign 'a' has not been started; `hullscreen run {tmp_path}` starts it\n"
+        f"hullscreen: campaign 'a' has not been started; `hullscreen run {tmp_path}` or `launch` "
+        "starts it\n"
     )
     # No server was started for that.
     assert not (tmp_path / "database").exists()
