@@ -76,7 +76,7 @@ def open_started(directory: Path, database_uri: str | None = None) -> Iterator[S
     settings = with_database_uri(load(directory), database_uri)
     not_started = CampaignError(
         f"campaign {settings.campaign.name!r} has not been started; `hullscreen run {directory}` "
-        "starts it"
+        "or `launch` starts it"
     )
     embedded = given_uri(settings.database, directory) is None
     if embedded and not (directory / EMBEDDED_DATA).is_dir():
