@@ -29,7 +29,6 @@ def command(directory: Path, database_uri: str | None) -> None:
         said = f"Resumed; `{to_go_on}` starts workers."
     else:
         said = (
-            "Resumed: workers that waited go on. Where there are none, "
-            f"`{to_go_on}` starts some."
+            f"Resumed: workers that waited go on. Where there are none, `{to_go_on}` starts some."
         )
     click.echo(said)
