@@ -43,7 +43,7 @@ NODE_TYPE = (
 # A line of the user's that fails ends the job with its status; what functions try that it calls,
 # such as those of `module`, is their own affair.
 SETUP_BEGINS = (
-    'trap \'failed=$?; echo "setup under [launch] failed with status $failed: $BASH_COMMAND" >&2; '
+    'trap \'failed=$?; echo "a line of setup under [launch] failed: status $failed" >&2; '
     "exit $failed' ERR"
 )
 SETUP_ENDS = "trap - ERR"

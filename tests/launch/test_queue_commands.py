@@ -22,6 +22,13 @@ from hullscreen.launch.queue_commands import (
 from hullscreen.launch.queue_files import write_queue_files
 from hullscreen.launch.settings import from_tables
 
+SLURM = """\
+54|PENDING|PartitionTimeLimit
+55|PENDING|Priority
+56|RUNNING|None
+57|PENDING|ReqNodeNotAvail, UnavailableNodes:n[1-3]
+58|COMPLETING|None
+"""
 # Torque: finished jobs stay in the list for a while, in state C.
 TORQUE = """\
 Job ID                    Name             User            Time Use S Queue
@@ -67,8 +74,7 @@ def test_jobs_that_wait_or_run_are_found(queue, text, numbers):
         (
             "slurm",
             "squeue",
-            "54|PENDING|PartitionTimeLimit\n55|PENDING|Priority\n56|RUNNING|None\n"
-            "57|PENDING|ReqNodeNotAvail, UnavailableNodes:n[1-3]\n58|COMPLETING|None\n",
+            SLURM,
             {
                 "54": ("waiting", "PartitionTimeLimit"), "55": ("waiting", ""),
                 "56": ("running", ""), "58": ("running", ""),

@@ -205,10 +205,14 @@ def test_the_script_prepares_what_the_settings_say(tmp_path, stand_in, queue):
 @pytest.mark.parametrize(
     ("lines", "status", "said"),
     [
-        (["module() { false; true; }", "module load a", "grep -q x /nowhere"], 2, ": grep -q x /n"),
+        (
+            ["module() { false; true; }", "module load a", "grep -q x /nowhere"],
+            2,
+            "failed: status 2",
+        ),
         (["exit 3"], 3, ""),
-        (["module() { return 1; }", "module load a", "echo on"], 1, "with status 1: module load a"),
-        (["no-such-program-here"], 127, "with status 127: no-such-program-here"),
+        (["module() { return 1; }", "module load a", "echo on"], 1, "failed: status 1"),
+        (["no-such-program-here"], 127, "failed: status 127"),
     ],
 )
 def test_a_line_of_setup_that_fails_ends_the_job(tmp_path, stand_in, lines, status, said):
