@@ -95,6 +95,14 @@ class QueueJobs(Collections):
         took = {claim["job_id"] for claim in self._find(CLAIMS, query, ["job_id"])}
         return [job for job in jobs if job.job_id not in took]
 
+    def of_steps(self, fw_ids: Iterable[int]) -> dict[int, QueueJob]:
+        """The job that took each step last, of those steps that a job took."""
+        query = {"_id": {"$in": list(fw_ids)}, "job_id": {"$nin": [None, ""]}}
+        claims = self._retry(lambda: list(self._database[CLAIMS].find(query, {"job_id": 1})))
+        query = {"campaign": self.name, "job_id": {"$in": [one["job_id"] for one in claims]}}
+        jobs = {one["job_id"]: QueueJob.of(one) for one in self._find(JOBS, query, FIELDS)}
+        return {one["_id"]: jobs[one["job_id"]] for one in claims if one["job_id"] in jobs}
+
     def end(self, jobs: Iterable[QueueJob]) -> None:
         """Note that the queue does not know these jobs any more."""
         names = [self._id(job) for job in jobs]

@@ -17,6 +17,7 @@ from hullscreen.database.addresses import redact
 from hullscreen.database.connection import SERVER_AWAY
 from hullscreen.database.launchpad_state import fireworks_by_state
 from hullscreen.launch import campaign_outcome, queue_commands
+from hullscreen.launch.campaign_news import CampaignNews
 from hullscreen.launch.campaign_session import Session
 from hullscreen.launch.campaign_start import at_work, begin_pass, in_passes
 from hullscreen.launch.jobs_in_queue import JobsInQueue
@@ -76,7 +77,8 @@ def launch(session: Session, board: Board, queue_name: str, options: Sequence[st
         silence = _SilenceNote(board)
         session.connection.silence.tell = silence.say
         tender = Tender(launchpad, campaign)
-        watch = _Watch(session, campaign, launchpad, board, jobs, tender, silence)
+        news = CampaignNews(session.connection, session.directory, board)
+        watch = _Watch(session, campaign, launchpad, board, jobs, tender, silence, news)
         in_passes(session, campaign, launchpad, watch.until_finished)
         jobs.cancel()
 
@@ -122,6 +124,8 @@ class _Watch:
         Brings back the steps of jobs that have ended.
     silence
         What is said while the database is away.
+    news
+        What is said of steps that fail, and of pauses.
     """
 
     session: Session
@@ -131,6 +135,7 @@ class _Watch:
     jobs: JobsInQueue
     tender: Tender
     silence: _SilenceNote
+    news: CampaignNews
     _idle_since: float | None = None
     _next_look: float = 0.0
     _away: bool = False
@@ -179,6 +184,7 @@ class _Watch:
             if self._away:
                 # What was submitted just then could not be remembered.
                 self.jobs.adopt()
+            self.news.look(state)
             answered = self.jobs.ask()
             self.tender.look(self.jobs.lost())
             # A queue that does not say what it has may have enough.

@@ -10,8 +10,11 @@ import types
 
 import pytest
 
+from hullscreen.launch.campaign_news import CampaignNews
+from hullscreen.launch.campaign_session import open_session
 from hullscreen.launch.command_line import main
 from hullscreen.launch.commands import status as status_command
+from hullscreen.launch.progress import LineBoard
 from hullscreen.launch.status_display import about
 from hullscreen.potentials.errors import DatabaseError
 
@@ -196,6 +199,41 @@ def test_logs_of_a_structure(directory, failed_job, mongo, call):
     assert "    Traceback (most recent call last):\n" in out
     code, out, _ = call("logs", directory, index, "--json")
     assert json.loads(out)["structure_index"] == index
+
+
+def test_logs_name_the_job_in_the_queue(directory, failed_job, mongo, call, tmp_path):
+    fw_id, index = failed_job
+    folder = tmp_path / "launcher_1"
+    folder.mkdir()
+    for name in ("cu-pd-dft-17.out", "cu-pd-dft.e17", "cu-pd-dft.e171", "FW_submit.script"):
+        (folder / name).write_text("words\n")
+    mongo.database.queue_jobs.insert_one(
+        {"campaign": "cu-pd", "job_id": "17", "category": "dft", "folder": str(folder)}
+    )
+    mongo.database.claims.update_one({"_id": fw_id}, {"$set": {"job_id": "17"}}, upsert=True)
+    _, out, _ = call("logs", directory, index)
+    files = f"{folder}/cu-pd-dft-17.out, {folder}/cu-pd-dft.e17"
+    assert f"\n  in job 17 of the queue: {files}\n" in out
+    # A calculator in the worker's process writes none.
+    assert "no files" not in out
+
+
+def test_what_befalls_a_watched_campaign_is_said_once(directory, failed_job, mongo):
+    lines = []
+    with open_session(directory) as session:
+        news = CampaignNews(session.connection, directory, LineBoard(lines.append))
+        for _ in range(2):
+            news.look(session.store.campaign())
+        session.store.set_campaign(paused=True)
+        for _ in range(2):
+            news.look(session.store.campaign())
+        session.store.set_campaign(paused=False)
+        news.look(session.store.campaign())
+    failed, paused, resumed = lines
+    assert failed.startswith(f"step {failed_job[0]} (dft) failed: ")
+    assert failed.endswith(": no scf")
+    assert paused == f"paused: no new jobs until `hullscreen resume {directory}`"
+    assert resumed == "resumed"
 
 
 @pytest.mark.parametrize("words", [[], ["3", "--firework", "3"]])
