@@ -10,6 +10,7 @@ from typing import Any
 from hullscreen.database.collections import KEYS_AT_ONCE, parts_of
 from hullscreen.database.connection import Connection, reconnecting
 from hullscreen.database.launchpad_state import fireworks, last_launches, moment_of
+from hullscreen.database.queue_jobs import FIELDS, QueueJob
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,13 @@ def _unclaimed(firework: dict[str, Any], launch: dict[str, Any]) -> StepUnderWay
     )
 
 
-def jobs_in_queue(connection: Connection, campaign: str) -> list[tuple[str, str]]:
-    """Jobs of a campaign that wait in a queue or run there: name and category of each."""
+def jobs_in_queue(connection: Connection, campaign: str) -> list[QueueJob]:
+    """Jobs of a campaign that wait in a queue or run there."""
     query = {"campaign": campaign, "ended_at": None}
-    fields = {"job_id": 1, "category": 1}
     found = reconnecting(
-        connection, lambda: list(connection.database.queue_jobs.find(query, fields))
+        connection, lambda: list(connection.database.queue_jobs.find(query, list(FIELDS)))
     )
-    return [(str(job["job_id"]), job["category"]) for job in found]
+    return [QueueJob.of(job) for job in found]
 
 
 def dft_since(

@@ -33,7 +33,8 @@ AT_WORK_S = 60
 HEARTBEATS_AT_WORK = 4
 
 # Fields of a campaign that a `run` changes that only waits.
-COSTS = {"cpu_seconds", "peak_memory_bytes", "last_updated"}
+# A supervisor lives while its campaign rests, too.
+COSTS = {"cpu_seconds", "peak_memory_bytes", "last_updated", "supervisor"}
 
 Query = dict[str, Any]
 

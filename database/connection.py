@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -25,7 +25,7 @@ from hullscreen.database.embedded_server import ServerHandle, acquire
 from hullscreen.database.failures import SERVER_AWAY, explain, is_known
 from hullscreen.potentials.errors import InputError
 
-__all__ = ["SERVER_AWAY", "Connection", "connect", "open_database", "reconnecting"]
+__all__ = ["SERVER_AWAY", "Connection", "Silence", "connect", "open_database", "reconnecting"]
 
 APPLICATION_NAME = "hullscreen"
 LONGEST_PAUSE_S = 2.0
@@ -38,6 +38,19 @@ CODEC: CodecOptions[Document] = CodecOptions(
 Result = TypeVar("Result")
 
 
+@dataclass
+class Silence:
+    """Who is told, again and again, that the server does not answer.
+
+    Attributes
+    ----------
+    tell
+        Called with the moment since which it has not.
+    """
+
+    tell: Callable[[datetime], None] | None = None
+
+
 @dataclass(frozen=True)
 class Connection:
     """An open database; made by `open_database`, which also closes it."""
@@ -47,6 +60,7 @@ class Connection:
     name: str
     embedded: bool
     server: ServerHandle | None = field(default=None, repr=False)
+    silence: Silence = field(default_factory=Silence, repr=False, compare=False)
 
     def server_usage(self) -> tuple[float, int]:
         """Processor time of the server since it was started, s, and its peak memory in bytes."""
@@ -192,12 +206,15 @@ def reconnecting(
     """
     deadline: float | None = None
     pause_s = 0.05
+    asked_at = datetime.now(UTC)
     while True:
         try:
             return operation()
         except SERVER_AWAY as error:
             now = time.monotonic()
             deadline = now + patience_s if deadline is None else deadline
+            if connection.silence.tell is not None:
+                connection.silence.tell(asked_at)
             if now + pause_s > deadline:
                 raise explain(error, connection.uri) from error
             if connection.server is not None:

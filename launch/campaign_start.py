@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from fireworks import LaunchPad
 
+from hullscreen.database.supervisors import SignsOfLife, Supervisor
 from hullscreen.launch import campaign_outcome
 from hullscreen.launch.campaign_progress import CampaignProgress
 from hullscreen.launch.campaign_session import Session
@@ -18,17 +22,22 @@ from hullscreen.workflows.campaign import Campaign, register
 from hullscreen.workflows.campaign_control import begin_work
 from hullscreen.workflows.decisions import new_labels, reopen
 from hullscreen.workflows.flows import prepare_launchpad, submit_campaign
+from hullscreen.workflows.holding import worker_name
 from hullscreen.workflows.worker import launchpad_on
 
 
 @contextmanager
-def at_work(session: Session, command: str) -> Iterator[tuple[Campaign, LaunchPad]]:
+def at_work(
+    session: Session, command: str, options: Sequence[str] = ()
+) -> Iterator[tuple[Campaign, LaunchPad]]:
     """The campaign and its LaunchPad for the only supervisor of its directory.
 
     Parameters
     ----------
     command
         Which one it is: ``run`` or ``launch``.
+    options
+        What it was started with and is to be called again with.
 
     Raises
     ------
@@ -41,8 +50,33 @@ def at_work(session: Session, command: str) -> Iterator[tuple[Campaign, LaunchPa
     with only_one(session.directory, command):
         begin_work(session.store, session.directory)
         campaign, launchpad = prepare(session)
-        with closing(launchpad.connection):
+        supervisor = Supervisor(
+            command, tuple(options), worker_name(), socket.gethostname(), os.getpid()
+        )
+        signs = SignsOfLife(session.connection, session.store.name)
+        with closing(launchpad.connection), _alive(signs, supervisor, campaign.heartbeat_s):
             yield campaign, launchpad
+
+
+@contextmanager
+def _alive(signs: SignsOfLife, supervisor: Supervisor, heartbeat_s: float) -> Iterator[None]:
+    """Give signs of life for as long as the block lasts, also while it waits for a queue."""
+    ended = threading.Event()
+
+    def keep_alive() -> None:
+        while not ended.wait(heartbeat_s):
+            signs.give(supervisor)
+
+    signs.begin(supervisor)
+    thread = threading.Thread(target=keep_alive, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        # Its last sign must not come after the end.
+        thread.join()
+        signs.end(supervisor)
 
 
 def prepare(session: Session) -> tuple[Campaign, LaunchPad]:

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +56,12 @@ class Queue:
         Finds the job's number in what ``submit`` prints. Some servers of PBS add their own names
         to it, and not everywhere the same.
     listed
-        Finds the numbers of jobs that wait or run in what ``ask`` prints, line by line.
+        Finds number, state and reason of jobs that wait or run in what ``ask`` prints, line by
+        line; the latter two where the queue tells them.
+    waiting
+        States of jobs that have not begun.
+    reasons
+        What states alone say of why a job waits.
     """
 
     title: str
@@ -65,16 +70,38 @@ class Queue:
     cancel: tuple[str, ...]
     submitted: re.Pattern[str]
     listed: re.Pattern[str]
+    waiting: re.Pattern[str]
+    reasons: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class InQueue:
+    """What a queue says of a job that has not ended.
+
+    Attributes
+    ----------
+    state
+        ``waiting`` or ``running``.
+    reason
+        Why it waits, in the queue's words; empty where that is nothing but its turn.
+    """
+
+    state: str
+    reason: str = ""
+
+
+# Slurm's words for a job whose turn comes by itself.
+ITS_TURN = {"", "None", "Priority", "Resources", "BeginTime", "Cleaning", "Prolog"}
 QUEUES = {
     "slurm": Queue(
         "Slurm",
         ("sbatch",),
-        ("squeue", "--noheader", "--format=%A", "--user={user}"),
+        ("squeue", "--noheader", "--format=%A|%T|%r", "--user={user}"),
         ("scancel",),
         re.compile(r"Submitted batch job\s+(\d+)"),
-        re.compile(r"^\s*(\d+)\s*$", re.MULTILINE),
+        re.compile(r"^\s*(?P<number>\d+)(?:\|(?P<state>\w*)\|(?P<reason>.*?))?\s*$", re.MULTILINE),
+        re.compile(r"PENDING|CONFIGURING|REQUEUE|SPECIAL_EXIT|_HOLD"),
+        {},
     ),
     "pbs": Queue(
         "PBS",
@@ -83,7 +110,9 @@ QUEUES = {
         ("qdel",),
         re.compile(r"^(\d+)\S*\s*$", re.MULTILINE),
         # The last column but one is the state: C and F have ended.
-        re.compile(r"^(\d+)\S*\s.*\s[^CF\s]\s+\S+\s*$", re.MULTILINE),
+        re.compile(r"^(?P<number>\d+)\S*\s.*\s(?P<state>[^CF\s])\s+\S+\s*$", re.MULTILINE),
+        re.compile(r"[QHWT]"),
+        {"H": "it is held"},
     ),
     "sge": Queue(
         "SGE",
@@ -91,7 +120,11 @@ QUEUES = {
         ("qstat", "-u", "{user}"),
         ("qdel",),
         re.compile(r"[Yy]our job(?:-array)? (\d+)"),
-        re.compile(r"^\s*(\d+)\s", re.MULTILINE),
+        re.compile(
+            r"^\s*(?P<number>\d+)\s(?:\s*\S+\s+\S+\s+\S+\s+(?P<state>[A-Za-z]+)\s)?", re.MULTILINE
+        ),
+        re.compile(r"w"),
+        {"E": "it cannot begin, as `qstat -explain E` tells", "h": "it is held"},
     ),
 }
 
@@ -189,8 +222,8 @@ def submitted_from(
             yield found[1], path.parent
 
 
-def known_jobs(queue: Queue) -> set[str]:
-    """Numbers of this user's jobs that wait or run.
+def known_jobs(queue: Queue) -> dict[str, InQueue]:
+    """Jobs of this user that wait or run, by their numbers.
 
     Raises
     ------
@@ -200,7 +233,18 @@ def known_jobs(queue: Queue) -> set[str]:
     # Not what the environment says: that of another user would have none of our jobs.
     user = pwd.getpwuid(os.getuid()).pw_name
     said = _call(queue, [word.format(user=user) for word in queue.ask])
-    return set(queue.listed.findall(said))
+    return {found["number"]: _in_queue(queue, found) for found in queue.listed.finditer(said)}
+
+
+def _in_queue(queue: Queue, found: re.Match[str]) -> InQueue:
+    words = found.groupdict()
+    state = words.get("state") or ""
+    if not queue.waiting.search(state):
+        return InQueue("running")
+    reason = words.get("reason") or ""
+    if reason in ITS_TURN:
+        reason = next((why for mark, why in queue.reasons.items() if mark in state), "")
+    return InQueue("waiting", reason)
 
 
 def cancel(queue: Queue, jobs: Sequence[str]) -> None:

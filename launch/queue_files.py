@@ -40,6 +40,13 @@ NODE_TYPE = (
     "$(uname -m)$(sed -n 's/^model name[^:]*:/-/p' /proc/cpuinfo | head -n 1 | "
     "tr -cs '[:alnum:]' '-')"
 )
+# A line of the user's that fails ends the job with its status; what functions try that it calls,
+# such as those of `module`, is their own affair.
+SETUP_BEGINS = (
+    'trap \'failed=$?; echo "a line of setup under [launch] failed: status $failed" >&2; '
+    "exit $failed' ERR"
+)
+SETUP_ENDS = "trap - ERR"
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -127,7 +134,9 @@ def job_template(queue: str) -> str:
     text = Path(path).read_text(encoding="utf-8")
     # Names of folders may hold blanks.
     text = text.replace("cd $${launch_dir}", 'cd "$${launch_dir}"')
-    return text.replace("$${pre_rocket}", "$${directives}\n\n$${pre_rocket}")
+    # The queue's own names of what a job prints have its number.
+    text = re.sub(r"(?m)^#\S+ -[oe] FW_job\.\w+\n", "", text)
+    return re.sub(r"\n+\$\$\{pre_rocket\}", "\n$${directives}\n\n$${pre_rocket}", text)
 
 
 def worker_keys(role: Role, campaign: str) -> dict[str, Any]:
@@ -146,7 +155,6 @@ def adapter_keys(
 ) -> dict[str, Any]:
     """``my_qadapter.yaml``: the job as FireWorks' CommonAdapter describes it."""
     launch, shape = settings.launch, role.shape
-    name = f"{role.category}-{settings.campaign.name}"
     command = [
         sys.executable, "-m", "hullscreen.launch", "worker", str(folder),
         "--processes", str(role.processes), "--stop-after", str(shape.walltime_s),
@@ -156,16 +164,31 @@ def adapter_keys(
         "_fw_name": "CommonAdapter",
         "_fw_q_type": FIREWORKS_NAMES[queue],
         "_fw_template_file": str(folder / TEMPLATE_FILE),
-        "job_name": name if queue == "slurm" else name[:LONGEST_NAME],
+        "job_name": job_name(settings.campaign.name, role.category, queue),
         "queue": launch.partition,
         "account": launch.account,
         **_size_keys(queue, role),
-        "directives": "\n".join(_directives(queue, shape)),
+        "directives": "\n".join(_directives(queue, launch, shape)),
         "pre_rocket": "\n".join(_before_the_worker(launch, run_id)),
         # The queue's signals reach the worker, which then hands its steps back.
         "rocket_launch": f"exec {shlex.join(command)}",
     }
     return {key: value for key, value in keys.items() if value != ""}
+
+
+def job_name(campaign: str, category: str, queue: str) -> str:
+    """Name of a job: the campaign's, as much of it as the queue takes, then the kind of steps.
+
+    Examples
+    --------
+    >>> job_name("copper-and-palladium", "relax", "pbs")
+    'copper-an-relax'
+    """
+    if queue != "slurm":
+        # PBS and SGE refuse names that begin with a digit.
+        campaign = campaign if campaign[0].isalpha() else f"c{campaign}"
+        campaign = campaign[: LONGEST_NAME - len(category) - 1]
+    return f"{campaign}-{category}"
 
 
 def _size_keys(queue: str, role: Role) -> dict[str, Any]:
@@ -186,7 +209,7 @@ def _size_keys(queue: str, role: Role) -> dict[str, Any]:
     return {}
 
 
-def _directives(queue: str, shape: QueueJobs) -> list[str]:
+def _directives(queue: str, launch: Launch, shape: QueueJobs) -> list[str]:
     """Options of the queue that FireWorks' template has no place for, then the user's own."""
     options: list[str] = []
     if queue == "pbs" and shape.memory:
@@ -198,7 +221,7 @@ def _directives(queue: str, shape: QueueJobs) -> list[str]:
             kibibytes = int(shape.memory[:-1]) * 1024 ** "KMGT".index(shape.memory[-1])
             options.append(f"-l h_vmem={-(-kibibytes // shape.cores)}K")
         if shape.cores > 1 and not any("-pe " in line for line in shape.extra):
-            options.append(f"-pe smp {shape.cores}")
+            options.append(f"-pe {launch.parallel_environment} {shape.cores}")
     lines = [f"{OPTION_MARKS[queue]} {option}" for option in options]
     return lines + [
         f"{OPTION_MARKS[queue]} {line}" if line.startswith("-") else line for line in shape.extra
@@ -206,13 +229,13 @@ def _directives(queue: str, shape: QueueJobs) -> list[str]:
 
 
 def _before_the_worker(launch: Launch, run_id: str) -> list[str]:
-    """Lines of the job script that prepare its environment; the user's variables come last."""
+    """Lines of the job script that prepare its environment; the user's come last."""
     return [
-        *launch.setup,
         *(f"export {name}=1" for name in ONE_THREAD),
         f"node_type={NODE_TYPE}",
         'export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$HOME/.cache/hullscreen/numba/$node_type}"',
         f"export {RUN_VARIABLE}={run_id}",
+        *([SETUP_BEGINS, *launch.setup, SETUP_ENDS] if launch.setup else []),
         *(f"export {name}={shlex.quote(value)}" for name, value in launch.environment.items()),
     ]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NoReturn
 
 from fireworks import LaunchPad
@@ -16,12 +17,14 @@ from hullscreen.database.addresses import redact
 from hullscreen.database.connection import SERVER_AWAY
 from hullscreen.database.launchpad_state import fireworks_by_state
 from hullscreen.launch import campaign_outcome, queue_commands
+from hullscreen.launch.campaign_news import CampaignNews
 from hullscreen.launch.campaign_session import Session
 from hullscreen.launch.campaign_start import at_work, begin_pass, in_passes
 from hullscreen.launch.jobs_in_queue import JobsInQueue
 from hullscreen.launch.progress import Board
 from hullscreen.launch.queue_commands import QUEUES
 from hullscreen.launch.queue_files import FOLDER, roles_of, write_queue_files
+from hullscreen.launch.result_tables import clock
 from hullscreen.launch.server_costs import ServerCosts
 from hullscreen.potentials.errors import CampaignError, DatabaseError
 from hullscreen.workflows import recovery
@@ -33,18 +36,19 @@ POLL_S = 0.5
 # once.
 PATIENCE_S = 5.0
 OWN_SERVER = (
-    "the campaign's own MongoDB server serves this machine alone, and only while this command "
-    "runs: for jobs on other nodes, give the address of a server of yours under [database]"
+    "the campaign's own MongoDB server serves this machine alone, and only while this command runs"
 )
 
 
-def launch(session: Session, board: Board, queue_name: str) -> None:
+def launch(session: Session, board: Board, queue_name: str, options: Sequence[str] = ()) -> None:
     """Keep jobs in the queue until the campaign is finished.
 
     Parameters
     ----------
     queue_name
         A key of `hullscreen.launch.queue_commands.QUEUES`.
+    options
+        What the command was started with, to be named where it is to be called again.
 
     Raises
     ------
@@ -58,7 +62,7 @@ def launch(session: Session, board: Board, queue_name: str) -> None:
     """
     queue = QUEUES[queue_name]
     queue_commands.require_programs(queue)
-    with at_work(session, "launch") as (campaign, launchpad):
+    with at_work(session, "launch", options) as (campaign, launchpad):
         uri, root = session.connection.uri, session.directory / FOLDER
         folders = write_queue_files(root, session.settings, uri, queue_name, uuid.uuid4().hex)
         if not folders:
@@ -70,9 +74,42 @@ def launch(session: Session, board: Board, queue_name: str) -> None:
             board.note(OWN_SERVER)
         jobs = JobsInQueue(session, queue, folders, board)
         jobs.adopt()
-        watch = _Watch(session, campaign, launchpad, board, jobs, Tender(launchpad, campaign))
+        silence = _SilenceNote(board)
+        session.connection.silence.tell = silence.say
+        tender = Tender(launchpad, campaign)
+        news = CampaignNews(session.connection, session.directory, board)
+        watch = _Watch(session, campaign, launchpad, board, jobs, tender, silence, news)
         in_passes(session, campaign, launchpad, watch.until_finished)
         jobs.cancel()
+
+
+@dataclass
+class _SilenceNote:
+    """Says once that the database does not answer, and once that it does."""
+
+    board: Board
+    _said: bool = False
+
+    def say(self, since: datetime) -> None:
+        """It has not answered since then."""
+        if not self._said:
+            self.board.note(f"the database has not answered since {clock(since)}; waiting")
+        self._said = True
+
+    def say_error(self, error: Exception) -> None:
+        """It refuses what is asked, or is away."""
+        if isinstance(error, DatabaseError):
+            if not self._said:
+                self.board.note(f"{redact(str(error))}; waiting for it")
+            self._said = True
+        else:
+            self.say(datetime.now(UTC))
+
+    def end(self) -> None:
+        """It answers."""
+        if self._said:
+            self.board.note(f"the database answers again, at {clock(datetime.now(UTC))}")
+        self._said = False
 
 
 @dataclass
@@ -85,6 +122,10 @@ class _Watch:
         Those in the queue.
     tender
         Brings back the steps of jobs that have ended.
+    silence
+        What is said while the database is away.
+    news
+        What is said of steps that fail, and of pauses.
     """
 
     session: Session
@@ -93,6 +134,8 @@ class _Watch:
     board: Board
     jobs: JobsInQueue
     tender: Tender
+    silence: _SilenceNote
+    news: CampaignNews
     _idle_since: float | None = None
     _next_look: float = 0.0
     _away: bool = False
@@ -111,6 +154,7 @@ class _Watch:
                     costs.charge()
                     self._look()
                     self._away = False
+                    self.silence.end()
                 except (*SERVER_AWAY, DatabaseError) as error:
                     self._wait_for_server(error)
                 time.sleep(POLL_S)
@@ -140,6 +184,7 @@ class _Watch:
             if self._away:
                 # What was submitted just then could not be remembered.
                 self.jobs.adopt()
+            self.news.look(state)
             answered = self.jobs.ask()
             self.tender.look(self.jobs.lost())
             # A queue that does not say what it has may have enough.
@@ -159,8 +204,7 @@ class _Watch:
     def _wait_for_server(self, error: Exception) -> None:
         """Say once that the database is away."""
         self._idle_since = None
-        if not self._away:
-            self.board.note(f"{redact(str(error))}; waiting for it")
+        self.silence.say_error(error)
         self._away = True
 
     def _leave(self) -> NoReturn:
@@ -172,7 +216,7 @@ class _Watch:
             Always.
         """
         if self.jobs.alive:
-            self.board.note(f"{self.jobs.listed()} stay in the queue and go on")
+            self.board.note(self.jobs.staying())
             if self.session.connection.embedded:
                 self.board.note(
                     "they need the MongoDB server, which ends with this command: `hullscreen db "

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
-from hullscreen.launch.result_tables import duration, result_table
+from hullscreen.launch.going_on import command_line
+from hullscreen.launch.result_tables import clock, duration, result_table
+from hullscreen.launch.workers_display import workers_display
 
 Status = Mapping[str, Any]
 
@@ -45,10 +49,14 @@ PURPOSES = {
 }
 REASONS_SHOWN = 10
 LONGEST_REASON = 160
-HOSTS_SHOWN = 8
+# Of a number that nobody can know.
+UNKNOWN = "—"
+INDENT = (0, 0, 0, 2)
 
 
-def status_display(status: Status, directory: Path, *, folds: bool) -> Group:
+def status_display(
+    status: Status, directory: Path, *, folds: bool, seen_at: datetime | None = None
+) -> Group:
     """Everything, for a console.
 
     Parameters
@@ -59,14 +67,19 @@ def status_display(status: Status, directory: Path, *, folds: bool) -> Group:
         The campaign's, as the user named it.
     folds
         Whether long cells are folded; not where other programs read the lines.
+    seen_at
+        When it was so; said where it will be looked at again.
     """
+    rests = status["finished"] and not _has_work(status)
     return Group(
         *_headline(status, directory),
-        *_steps(status, folds=folds),
-        *_speed(status),
+        *(_summary(status) if rests else _steps(status, folds=folds)),
+        *(() if rests else _speed(status)),
+        *(() if rests else workers_display(status, folds=folds)),
         *_failures(status, directory, folds=folds),
         *_remarks(status, directory),
         Text(_next(status, directory)),
+        *([] if seen_at is None else [Text(f"As of {clock(seen_at)}.", style="dim")]),
     )
 
 
@@ -92,12 +105,26 @@ def _headline(status: Status, directory: Path) -> Iterator[RenderableType]:
         return
     for kind, counts in status["progress"].items():
         of = f" of {counts['total']:,}" if counts["total"] is not None else ""
-        yield Text(f"  {WORK[kind]}: {counts['done']:,}{of}{_extrapolating(counts)}")
+        said = f"{WORK[kind]}: {counts['done']:,}{of}{_some_of_them(counts)}"
+        yield Padding(Text(said), INDENT)
 
 
-def _extrapolating(counts: Mapping[str, Any]) -> str:
-    waiting = counts.get("extrapolating", 0)
-    return f", {waiting:,} of them wait for the next potential" if waiting else ""
+def _some_of_them(counts: Mapping[str, Any]) -> str:
+    waiting, failed = counts.get("extrapolating", 0), counts.get("failed", 0)
+    said = f", {waiting:,} of them wait for the next potential" if waiting else ""
+    return f"{said}, {failed:,} of them failed" if failed else said
+
+
+def _summary(status: Status) -> Iterator[RenderableType]:
+    """Of a finished campaign what it has found, and how long it took."""
+    n = status.get("n_stable")
+    parts = [] if n is None else [f"{n:,} stable phase{'s' * (n != 1)}"]
+    steps = status["steps"].values()
+    n_done, n_failed = (sum(step[kind] for step in steps) for kind in ("done", "failed"))
+    parts.append(f"{n_done:,} steps" + (f", {n_failed:,} more failed" if n_failed else ""))
+    if status["took_s"] is not None:
+        parts.append(f"{duration(status['took_s'])} from its start to the end of the last step")
+    yield Padding(Text("; ".join(parts)), INDENT)
 
 
 def _steps(status: Status, *, folds: bool) -> Iterator[RenderableType]:
@@ -131,7 +158,7 @@ def _number(kind: str, n: int) -> Text | int:
 
 def _time_left(seconds: float | None) -> str | None:
     if seconds is None:
-        return "unknown"
+        return UNKNOWN
     return about(seconds) if seconds else None
 
 
@@ -164,31 +191,9 @@ def _speed(status: Status) -> Iterator[Text]:
     left_s = status["left_s"]
     if left_s:
         yield Text(f"This round ends in about {about(left_s)}, at the speed so far.")
-    yield _workers(status)
-    if status["queue"]:
-        jobs = ", ".join(
-            f"{category} {counts['jobs']:,} ({counts['at_work']:,} at work)"
-            for category, counts in status["queue"].items()
-        )
-        yield Text(f"Jobs in the queue: {jobs}.")
     if n := status["n_reclaimed"]:
         were = "steps were" if n > 1 else "step was"
         yield Text(f"{n:,} {were} taken back from workers that were lost, and done by others.")
-
-
-def _workers(status: Status) -> Text:
-    n, hosts = status["workers"]["alive"], status["workers"]["hosts"]
-    if not n:
-        lost = sum(step["lost"] for step in status["steps"].values())
-        if not lost:
-            return Text("No worker is at it.")
-        steps = "1 step has lost its" if lost == 1 else f"{lost:,} steps have lost their"
-        workers = "worker" if lost == 1 else "workers"
-        return Text(f"No worker is at it; {steps} {workers}.", style="bold red")
-    shown = [f"{host or 'unknown'} ({count})" for host, count in hosts.items()]
-    more = f" and {len(shown) - HOSTS_SHOWN} more" if len(shown) > HOSTS_SHOWN else ""
-    workers = "workers are" if n > 1 else "worker is"
-    return Text(f"{n:,} {workers} at it, on {', '.join(shown[:HOSTS_SHOWN])}{more}.")
 
 
 def _failures(status: Status, directory: Path, *, folds: bool) -> Iterator[RenderableType]:
@@ -210,7 +215,7 @@ def _failures(status: Status, directory: Path, *, folds: bool) -> Iterator[Rende
         folds=folds,
     )  # fmt: skip
     yield Text()
-    yield from (Text(line) for line in _advice(groups, directory))
+    yield from (Text(line) for line in _advice(status, groups, directory))
 
 
 def _title(status: Status, groups: list[dict[str, Any]]) -> str:
@@ -223,15 +228,16 @@ def _shortened(reason: str) -> str:
     return reason if len(reason) <= LONGEST_REASON else f"{reason[: LONGEST_REASON - 1]}…"
 
 
-def _advice(groups: list[dict[str, Any]], directory: Path) -> Iterator[str]:
+def _advice(status: Status, groups: list[dict[str, Any]], directory: Path) -> Iterator[str]:
     """What to do about failures, a line for each kind."""
+    again = _to_go_on(status, directory)
     yield (
         f"`hullscreen logs {directory} --firework {groups[0]['example']}` shows the first one's "
         "calculations and the ends of their files."
     )
     lasting = {group["category"] for group in groups if not group["passes"]}
     if any(group["passes"] for group in groups):
-        yield f"What is not the step's own fault is tried again by `hullscreen run {directory}`."
+        yield f"What is not the step's own fault is tried again by `{again}`."
     if "dft" in lasting:
         yield (
             "Structures whose DFT failed are left out; "
@@ -240,7 +246,7 @@ def _advice(groups: list[dict[str, Any]], directory: Path) -> Iterator[str]:
     if lasting - {"dft"}:
         yield (
             "The campaign cannot do without the other steps: mend the cause, then "
-            f"`hullscreen run {directory}` tries them again."
+            f"`{again}` tries them again."
         )
 
 
@@ -254,17 +260,47 @@ def _remarks(status: Status, directory: Path) -> Iterator[Text]:
         yield Text(f"Round {number}: {doubt}.")
 
 
+def _is_launched(status: Status) -> bool:
+    """Whether the campaign's work is done through a queue."""
+    supervisor = status["supervisor"]
+    return supervisor["command"] == "launch" if supervisor else bool(status["jobs"])
+
+
+def _to_go_on(status: Status, directory: Path) -> str:
+    supervisor = status["supervisor"]
+    if supervisor is None:
+        return command_line("launch" if status["jobs"] else "run", (), directory)
+    return command_line(supervisor["command"], supervisor["options"], directory)
+
+
 def _next(status: Status, directory: Path) -> str:
     if status["finished"]:
-        more = f"; steps run once more: hullscreen run {directory}" if _has_work(status) else ""
+        more = f"; steps run once more: {_to_go_on(status, directory)}" if _has_work(status) else ""
         return f"The hull: hullscreen hull {directory}{more}"
     if status["paused"] or status["cancelled"]:
         return f"To go on: hullscreen resume {directory}"
-    if not status["workers"]["alive"]:
-        waiting = sum(counts["jobs"] for counts in status["queue"].values())
-        if waiting:
-            return "Jobs wait in the queue."
-        return f"To go on: hullscreen run {directory}"
+    if said := _unattended(status, directory):
+        return said
     if status["stage"] == "final":
         return f"The hull so far: hullscreen hull {directory}"
     return f"To look on: hullscreen status {directory} --watch"
+
+
+def _unattended(status: Status, directory: Path) -> str:
+    """What is to be said where no step or no supervisor is at work; else nothing."""
+    supervisor, n_workers = status["supervisor"], status["workers"]["alive"]
+    if not (supervisor and supervisor["alive"]):
+        if _is_launched(status):
+            return (
+                "No `hullscreen launch` is at work: new jobs come only while it runs; "
+                f"`{_to_go_on(status, directory)}` goes on."
+            )
+        return "" if n_workers else f"To go on: {_to_go_on(status, directory)}"
+    if n_workers:
+        return ""
+    if status["jobs"] and all(job["state"] == "waiting" for job in status["jobs"]):
+        return "Jobs wait in the queue."
+    return (
+        f"`hullscreen {supervisor['command']}` is at work on {supervisor['host']} (process "
+        f"{supervisor['pid']})."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hullscreen.database.job_queries import (
     results_of_structures,
 )
 from hullscreen.database.launchpad_state import last_launches, last_words, moment_of, trace_of
+from hullscreen.database.queue_jobs import QueueJob, QueueJobs
 from hullscreen.potentials.errors import InputError
 from hullscreen.workflows.output_tails import folders_of, safe_line, tails
 from hullscreen.workflows.structure_jobs import (
@@ -138,10 +140,17 @@ def _calculations(
     *,
     only_failed: bool = False,
 ) -> list[dict[str, Any]]:
-    root = Path(store.campaign()["directory"])
+    campaign = store.campaign()
+    # A calculator in the worker's process leaves no files.
+    engine = campaign["settings"].get("dft", {}).get("engine", "ase")
+    root, in_process = Path(campaign["directory"]), engine == "ase"
     keys = list(dict.fromkeys([*asked, *results]))
     return [
-        _calculation(root, key, results.get(key), n_lines, only_failed=only_failed) for key in keys
+        {
+            **_calculation(root, key, results.get(key), n_lines, only_failed=only_failed),
+            "writes_files": not in_process,
+        }
+        for key in keys
     ]
 
 
@@ -181,13 +190,30 @@ def _calculation(
 
 
 def _jobs(store: CampaignStore, jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """Fireworks with host, worker and times of their last launch, and how they failed."""
+    """Fireworks with host, worker, job and times of their last launch, and how they failed."""
     found = [
         {"fw_id": job.fw_id, "launches": [job.launch_id] if job.launch_id is not None else []}
         for job in jobs
     ]
     launches = last_launches(store.connection, found, [*LAUNCH_FIELDS, TRACE])
-    return [{**_job(job), **_launch(launches.get(job.fw_id, {}))} for job in jobs]
+    queued = QueueJobs(store.connection, store.name).of_steps(job.fw_id for job in jobs)
+    return [
+        {
+            **_job(job),
+            **_launch(launches.get(job.fw_id, {})),
+            "queue_job": queued[job.fw_id].job_id if job.fw_id in queued else None,
+            "queue_job_files": _printed(queued.get(job.fw_id)),
+        }
+        for job in jobs
+    ]
+
+
+def _printed(job: QueueJob | None) -> list[str]:
+    """Files with what a job in the queue printed, as far as they can be seen from here."""
+    if job is None or not job.folder:
+        return []
+    number = re.compile(rf"\D{job.job_id}\b|[eo]{job.job_id}$")
+    return sorted(str(path) for path in Path(job.folder).glob("*") if number.search(path.name))
 
 
 def _job(job: Job) -> dict[str, Any]:

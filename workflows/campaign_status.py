@@ -23,6 +23,12 @@ from hullscreen.database.launchpad_state import (
 from hullscreen.workflows.failure_groups import DFT, grouped
 from hullscreen.workflows.holding import is_gone
 from hullscreen.workflows.time_left import busy_seconds, calculations_left_s, steps_left_s
+from hullscreen.workflows.workers_and_jobs import (
+    jobs_with_states,
+    queue_counts,
+    steps_at_work,
+    supervisor_status,
+)
 
 STAGE_NAMES = {1: "screen_1", 2: "screen_2", 3: "final"}
 CATEGORIES = ("relax", "train", DFT)
@@ -70,11 +76,14 @@ def activity_of(connection: Connection, campaign: Mapping[str, Any]) -> Activity
         Its document.
     """
     now = activity.server_time(connection)
-    heartbeat_s = float(campaign.get("heartbeat_s", HEARTBEAT_S))
-    last_moment = now - timedelta(seconds=HEARTBEATS_UNTIL_LOST * heartbeat_s)
+    last_moment = now - timedelta(seconds=HEARTBEATS_UNTIL_LOST * _heartbeat_s(campaign))
     steps = activity.steps_under_way(connection, campaign["name"])
     lost = [step for step in steps if step.seen_at < last_moment or is_gone(step.holder)]
     return Activity(now, [step for step in steps if step not in lost], lost)
+
+
+def _heartbeat_s(campaign: Mapping[str, Any]) -> float:
+    return float(campaign.get("heartbeat_s", HEARTBEAT_S))
 
 
 def campaign_status(store: CampaignStore, connection: Connection) -> dict[str, Any]:
@@ -88,8 +97,10 @@ def campaign_status(store: CampaignStore, connection: Connection) -> dict[str, A
     Returns
     -------
     ``campaign, chemsys, elements, finished, paused, cancelled, last_updated``;
+    ``took_s``: of a finished campaign, the time until its last step ended;
     ``stage, round, purpose``: of the present round, None before the first;
-    ``progress``: ``done`` and ``total`` by kind of work of the present round;
+    ``progress``: ``done`` and ``total`` by kind of work of the present round, and of DFT how many
+    of the former ``failed``;
     ``structures``: by the stage they have reached;
     ``fireworks``: ``{category: {state: number}}`` in FireWorks' words;
     ``steps``: by category the numbers ``waiting, ready, running, lost, failed, done``, of which
@@ -98,8 +109,11 @@ def campaign_status(store: CampaignStore, connection: Connection) -> dict[str, A
     that is unknown;
     ``left_s``: of all categories, None where one is unknown;
     ``rate_window_s, dft_evaluations_per_minute``: the last hour or since the start, and the rate;
-    ``workers``: ``alive``, the number of steps with a living worker, and ``hosts`` with theirs;
-    ``queue``: jobs in the queue by category, ``jobs`` and how many of them are ``at_work``;
+    ``workers``: ``alive``, the number of steps with a living worker, ``hosts`` with theirs, and
+    ``steps``, each with its job in the queue and its age;
+    ``supervisor``: the last `run` or `launch`, and whether it is ``alive``; None if there was none;
+    ``queue``: jobs in the queue by category, ``jobs`` and how many of them are ``at_work`` or
+    ``waiting``; ``jobs``: each of them, with the reason for which it waits;
     ``n_reclaimed``: steps that were taken back from workers that were lost;
     ``n_quarantined``: DFT results that cannot be right and were put aside;
     ``doubts``: by round, why labels that look wrong were learnt nevertheless;
@@ -119,11 +133,13 @@ def campaign_status(store: CampaignStore, connection: Connection) -> dict[str, A
         steps[DFT]["left_s"] = _dft_left_s(connection, last, working, progress)
     failed = failed_fireworks(connection, store.name, limit=FAILURES_GROUPED)
     evaluations = activity.dft_since(connection, store.name, working.now - window).evaluations
+    jobs = jobs_with_states(activity.jobs_in_queue(connection, store.name), working.alive)
     return {
         "campaign": store.name,
         "chemsys": campaign["chemsys"],
         "elements": list(campaign["elements"]),
         "finished": campaign["finished"],
+        "took_s": _took_s(connection, campaign) if campaign["finished"] else None,
         "paused": bool(campaign.get("paused")),
         "cancelled": bool(campaign.get("cancelled")),
         "last_updated": campaign["last_updated"].isoformat(),
@@ -142,8 +158,11 @@ def campaign_status(store: CampaignStore, connection: Connection) -> dict[str, A
         "workers": {
             "alive": len(working.alive),
             "hosts": dict(Counter(step.host for step in working.alive).most_common()),
+            "steps": steps_at_work(working.alive, working.now),
         },
-        "queue": _queue(connection, store.name, working),
+        "supervisor": supervisor_status(campaign, working.now, _heartbeat_s(campaign)),
+        "queue": queue_counts(jobs),
+        "jobs": jobs,
         "n_reclaimed": int(campaign.get("n_reclaimed", 0)),
         "n_quarantined": activity.count_results(
             connection, [*chain.from_iterable(asked.values()), *store.final_keys()], "quarantined"
@@ -237,14 +256,14 @@ def _per(n: int, window: timedelta, unit: timedelta) -> float:
     return n * unit / max(window, timedelta(seconds=1))
 
 
-def _queue(connection: Connection, campaign: str, working: Activity) -> dict[str, dict[str, int]]:
-    at_work = {step.job_id for step in working.alive}
-    queue: dict[str, dict[str, int]] = {}
-    for job_id, category in activity.jobs_in_queue(connection, campaign):
-        counts = queue.setdefault(category, {"jobs": 0, "at_work": 0})
-        counts["jobs"] += 1
-        counts["at_work"] += job_id in at_work
-    return dict(sorted(queue.items()))
+def _took_s(connection: Connection, campaign: Mapping[str, Any]) -> float | None:
+    """Time from the start to the end of the last step, s; None before there is one."""
+    newest = [
+        ended
+        for category in CATEGORIES
+        for _, ended in newest_intervals(connection, campaign["name"], category, limit=1)
+    ]
+    return (max(newest) - campaign["created_at"]).total_seconds() if newest else None
 
 
 def _progress(
@@ -261,6 +280,7 @@ def _progress(
         progress["dft_single_points"] = {
             "done": activity.count_results(store.connection, keys),
             "total": len(keys),
+            "failed": activity.count_results(store.connection, keys, "failed"),
         }
     if last.purpose in ("seed", "learn", "refine"):
         mine: dict[str, Any] = {"relaxed.stage": last.stage}
@@ -283,5 +303,6 @@ def _progress(
         progress["dft_relaxations"] = {
             "done": sum(n for (state,), n in finals.items() if state is not None),
             "total": len(last.final_indices),
+            "failed": finals.get(("failed",), 0),
         }
     return progress

@@ -18,6 +18,8 @@ TEMPLATE_SIGN = "$$"
 SECRET_VARIABLES = ("HULLSCREEN_DB_URI", "HULLSCREEN_WORKER_DB_URI")
 # Control characters, and what separates lines or paragraphs.
 NOT_IN_LINES = ("Cc", "Zl", "Zp")
+# A worker takes some seconds to start on a busy node, and stops before its time ends.
+SHORTEST_WALLTIME_S = 60
 WORD = r"^[\w.@:+-]*$"
 
 
@@ -60,9 +62,8 @@ class QueueJobs:
     cores: int = setting(1, "Cores of a job.", ge=1)
     walltime: str = setting(
         "24:00:00",
-        "Wall time of a job as HH:MM:SS; workers stop a little earlier and hand back what they "
-        "hold.",
-        pattern=r"^\d{2,4}:[0-5]\d:[0-5]\d$",
+        "Wall time of a job as HH:MM:SS, no longer than its partition allows; workers stop a "
+        "little earlier and hand back what they hold.",
     )
     memory: str = setting(
         "",
@@ -78,20 +79,30 @@ class QueueJobs:
     @property
     def walltime_s(self) -> int:
         """Wall time of a job, s."""
-        hours, minutes, seconds = map(int, self.walltime.split(":"))
-        return 3600 * hours + 60 * minutes + seconds
+        return _seconds(self.walltime)
 
     @field_validator("walltime")
     @classmethod
-    def _some_time(cls, walltime: str) -> str:
-        if not walltime.strip("0:"):
-            raise ValueError(f"a job of {walltime} can do nothing; expected a time above zero")
+    def _enough_time(cls, walltime: str) -> str:
+        if not re.fullmatch(r"\d{2,4}:[0-5]\d:[0-5]\d", walltime):
+            raise ValueError(f"{walltime!r} is no wall time; expected HH:MM:SS, such as 48:00:00")
+        if _seconds(walltime) < SHORTEST_WALLTIME_S:
+            raise ValueError(
+                f"in {walltime} a worker hardly starts; expected at least "
+                f"{SHORTEST_WALLTIME_S // 60} min, better hours"
+            )
         return walltime
 
     @field_validator("extra")
     @classmethod
     def _extra_lines(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
-        return _single_lines(lines)
+        for line in _single_lines(lines):
+            if not line.startswith(("-", "#")):
+                raise ValueError(
+                    f"{line!r} is no option of a queue; expected one such as '--qos=long' or "
+                    "'-q long', or a whole line such as '#SBATCH --qos=long'"
+                )
+        return lines
 
 
 @dataclass(frozen=True, kw_only=True, config=KNOWN_KEYS)
@@ -135,9 +146,16 @@ class Launch:
     account: str = setting(
         "", "Account that jobs are charged to; empty: the default one.", pattern=WORD
     )
+    parallel_environment: str = setting(
+        "smp",
+        "SGE's parallel environment for jobs of several cores of one node; `qconf -spl` lists "
+        "those there are.",
+        pattern=r"^[\w.@:+-]+$",
+    )
     setup: tuple[StrictStr, ...] = setting(
         (),
-        "Lines of the job script before the worker, such as 'module load quantum-espresso'.",
+        "Lines of the job script before the worker, such as 'module load quantum-espresso'; one "
+        "that fails ends the job.",
     )
     environment: dict[str, str] = setting(
         {},
@@ -178,6 +196,11 @@ class Launch:
                 )
         _single_lines(variables.values())
         return variables
+
+
+def _seconds(walltime: str) -> int:
+    hours, minutes, seconds = map(int, walltime.split(":"))
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _single_lines(lines: Iterable[str]) -> tuple[str, ...]:

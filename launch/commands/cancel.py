@@ -31,6 +31,7 @@ def command(*, directory: Path, yes: bool, database_uri: str | None) -> None:
     Everything that was computed is kept: `hullscreen run`, `launch` or `resume` goes on with it.
     """
     from hullscreen.launch.campaign_session import open_started
+    from hullscreen.launch.going_on import going_on
     from hullscreen.launch.steps_said import under_way
     from hullscreen.potentials.errors import InputError
     from hullscreen.workflows.campaign_control import cancel
@@ -44,10 +45,11 @@ def command(*, directory: Path, yes: bool, database_uri: str | None) -> None:
         working = cancel(session.store)
         click.echo(f"Cancelled: {under_way(working)}, and workers end. What was computed is kept.")
         cancelled = _cancel_jobs(session)
+        to_go_on = going_on(session.store.campaign(), directory)
     if cancelled:
         jobs = "job is" if cancelled == 1 else "jobs are"
         click.echo(f"{cancelled} {jobs} cancelled in the queue.")
-    click.echo(f"To go on: hullscreen run {directory}")
+    click.echo(f"To go on: {to_go_on}")
 
 
 def _cancel_jobs(session: Session) -> int:

@@ -59,6 +59,7 @@ def restore(directory: Path, source: Path, database_uri: str | None) -> None:
     from hullscreen.database.dump_files import open_dump
     from hullscreen.database.restore import restore_campaign
     from hullscreen.launch.campaign_session import open_session
+    from hullscreen.launch.going_on import going_on
     from hullscreen.launch.progress import progress_board
     from hullscreen.launch.settings import FILE_NAME, load
     from hullscreen.potentials.errors import InputError
@@ -72,4 +73,5 @@ def restore(directory: Path, source: Path, database_uri: str | None) -> None:
         )
     with open_session(directory, database_uri) as session, progress_board() as board:
         restore_campaign(session.connection, found, progress=board.show)
-    click.echo(f"campaign {name!r} is restored; `hullscreen run {directory}` goes on with it")
+        to_go_on = going_on(session.store.campaign(), directory)
+    click.echo(f"campaign {name!r} is restored; `{to_go_on}` goes on with it")

@@ -138,14 +138,14 @@ def _calculation(calculation: dict[str, Any]) -> Iterator[str]:
         energy = calculation["energy_per_atom"]
         at = "" if energy is None else f"{energy:.4f} eV/atom; "
         ended = _time(calculation["last_updated"])
-        yield f"{at}{n} evaluations, {seconds:.1f} CPU s; ended {ended}"
+        yield f"{at}{n} evaluation{'s' * (n != 1)}, {seconds:.1f} CPU s; ended {ended}"
         if calculation["reason"]:
             yield f"reason: {calculation['reason']}"
         for correction in calculation["corrections"]:
             yield f"mended: {correction}"
     if calculation["is_here"]:
         yield f"folder: {calculation['folder']}"
-    else:
+    elif calculation["writes_files"]:
         yield "no files of it are on this machine"
 
 
@@ -158,6 +158,9 @@ def _job(job: dict[str, Any]) -> Iterator[str]:
     if job["began_at"]:
         ended = _time(job["ended_at"]) if job["ended_at"] else "not ended"
         yield f"on {job['host']} from {_time(job['began_at'])} to {ended}"
+    if job["queue_job"]:
+        files = job["queue_job_files"]
+        yield f"in job {job['queue_job']} of the queue" + (f": {', '.join(files)}" if files else "")
     if job["reason"]:
         yield f"reason: {job['reason']}"
 

@@ -104,7 +104,8 @@ def _sentences(result: Rerun, directory: Path) -> list[str]:
 def _listed(jobs: Sequence[Job]) -> str:
     """Jobs by round; of a few their ids."""
     if len(jobs) <= 5:
-        return ", ".join(f"{job.fw_id} (round {job.round}, {job.name})" for job in jobs)
+        # Names of jobs say the round.
+        return ", ".join(f"{job.fw_id} ({job.name})" for job in jobs)
     rounds = Counter(job.round for job in jobs)
     parts = ", ".join(f"{n} of round {number}" for number, n in sorted(rounds.items()))
     return f"{len(jobs):,} jobs, {parts}"
@@ -112,16 +113,18 @@ def _listed(jobs: Sequence[Job]) -> str:
 
 def _next(session: Session, directory: Path) -> str:
     """Who computes them."""
+    from hullscreen.launch.going_on import going_on
     from hullscreen.workflows.campaign_status import activity_of
 
     campaign = session.store.campaign()
     if campaign.get("paused") or campaign.get("cancelled"):
         return f"The campaign rests: `hullscreen resume {directory}` lets workers take them."
+    to_go_on = going_on(campaign, directory)
     if campaign["finished"]:
         return (
-            f"Next: `hullscreen run {directory}` (or `launch`) computes them; with what it learns "
+            f"Next: `{to_go_on}` computes them; with what it learns "
             "from them it screens everything once more. No other DFT is repeated."
         )
     if activity_of(session.connection, campaign).alive:
         return "Workers at it take them up; the next fit learns from them."
-    return f"Next: `hullscreen run {directory}` (or `launch`) computes them and goes on."
+    return f"Next: `{to_go_on}` computes them and goes on."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,7 +34,6 @@ def command(*, directory: Path, watch: bool, database_uri: str | None, as_json: 
     of life, and lost otherwise. What is left of a round is reckoned from the speed so far.
     """
     from hullscreen.launch.campaign_session import open_started
-    from hullscreen.workflows.campaign_status import campaign_status
 
     if watch and as_json:
         raise click.UsageError("--watch and --json are both given; expected one of them")
@@ -40,7 +41,7 @@ def command(*, directory: Path, watch: bool, database_uri: str | None, as_json: 
         if watch:
             _watch(session, directory)
             return
-        status = campaign_status(session.store, session.connection)
+        status = _status(session)
     if as_json:
         click.echo(json.dumps(status))
         return
@@ -52,25 +53,69 @@ def command(*, directory: Path, watch: bool, database_uri: str | None, as_json: 
 
 
 def _watch(session: Session, directory: Path) -> None:
-    """Draw the status again and again; on a terminal each over the last one."""
-    from rich.live import Live
+    """Draw the status again and again; on a terminal each over the last one.
 
-    from hullscreen.launch.result_tables import result_console
+    A server that goes away is waited for, and said to have gone.
+    """
+    from rich.console import Group, RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+    from hullscreen.database.connection import SERVER_AWAY
+    from hullscreen.launch.result_tables import clock, result_console
     from hullscreen.launch.status_display import status_display
-    from hullscreen.workflows.campaign_status import campaign_status
+    from hullscreen.potentials.errors import DatabaseError
 
     console = result_console()
     with Live(console=console, auto_refresh=False) as live:
-        while True:
-            began = time.monotonic()
-            status = campaign_status(session.store, session.connection)
-            shown = status_display(status, directory, folds=console.is_terminal)
+        shown: RenderableType = Text()
+        silent_since: datetime | None = None
+
+        def draw(*lines: RenderableType) -> None:
             if console.is_terminal:
-                live.update(shown, refresh=True)
+                live.update(Group(*lines), refresh=True)
             else:
-                console.print(shown)
+                console.print(lines[-1])
+
+        def tell(since: datetime) -> None:
+            nonlocal silent_since
+            if silent_since is None:
+                silent_since = since
+                said = f"The database has not answered since {clock(since)}; waiting."
+                draw(shown, Text(said, style="bold yellow"))
+
+        session.connection.silence.tell = tell
+        while True:
+            began, now = time.monotonic(), datetime.now(UTC)
+            try:
+                status = _status(session)
+            except (*SERVER_AWAY, DatabaseError):
+                tell(now)
+                time.sleep(REDRAWN_EVERY_S)
+                continue
+            silent_since = None
+            seen_at = datetime.now(UTC)
+            shown = status_display(status, directory, folds=console.is_terminal, seen_at=seen_at)
+            draw(shown)
+            if not console.is_terminal:
                 console.print()
             if status["finished"]:
                 return
             looked_s = time.monotonic() - began
             time.sleep(max(REDRAWN_EVERY_S, REST_AFTER_LOOKING * looked_s))
+
+
+def _status(session: Session) -> dict[str, Any]:
+    """How things stand, and of a finished campaign how many phases are stable."""
+    from hullscreen.potentials.errors import CampaignError
+    from hullscreen.workflows.campaign_status import campaign_status
+
+    status = campaign_status(session.store, session.connection)
+    status["n_stable"] = None
+    if status["finished"]:
+        from hullscreen.workflows.results import final_hull
+
+        # An element that could not be relaxed leaves no hull.
+        with contextlib.suppress(CampaignError):
+            status["n_stable"] = len(final_hull(session.store).stable)
+    return status

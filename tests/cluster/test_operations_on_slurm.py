@@ -58,7 +58,9 @@ def call(*words):
 
 def test_jobs_are_shown_and_cancelled(campaign, slurm, mongo):
     assert len(slurm.jobs()) == 2
-    assert "Jobs wait in the queue." in call("status", campaign)
+    assert "No `hullscreen launch` is at work: new jobs come only while it runs" in call(
+        "status", campaign
+    )
     said = call("cancel", campaign, "--yes")
     assert "2 jobs are cancelled in the queue.\n" in said
     deadline = time.monotonic() + PATIENCE_S

@@ -1,12 +1,15 @@
 """Keeping jobs in a queue that is away, or refuses: what is asked, submitted, said and given up."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from hullscreen.database.claims import Claims
 from hullscreen.database.queue_jobs import QueueJobs
 from hullscreen.launch import jobs_in_queue
 from hullscreen.launch.campaign_session import open_session
-from hullscreen.launch.jobs_in_queue import MAX_FUTILE, JobsInQueue
+from hullscreen.launch.jobs_in_queue import MAX_FRUITLESS, MAX_FUTILE, JobsInQueue
 from hullscreen.launch.progress import LineBoard
 from hullscreen.launch.queue_commands import QUEUES, QueueError
 from hullscreen.launch.queue_files import roles_of, write_queue_files
@@ -157,8 +160,13 @@ def test_a_limit_is_waited_for_while_jobs_are_there(jobs, queue, monkeypatch):
 
 
 def test_jobs_that_do_nothing_are_given_up_unless_something_gets_done(jobs, queue):
+    claims = Claims(jobs.session.connection, "cu-pd")
+
     def one_more(n_completed):
         jobs.keep(jobs.roles, {"dft": {"READY": 1, "COMPLETED": n_completed}})
+        # Each takes a step and cannot do it.
+        (job,) = of_kind(jobs, "dft")
+        claims.take(int(job), category="dft", holder="a|b", host="node", job_id=job)
         queue(known=[])
         assert jobs.ask()
 
@@ -170,6 +178,56 @@ def test_jobs_that_do_nothing_are_given_up_unless_something_gets_done(jobs, queu
         CampaignError, match=r"ended 10 times in a row and no step was done.* wrote nothing; its s"
     ):
         one_more(3 * MAX_FUTILE)
+
+
+def test_jobs_that_take_no_step_are_given_up_soon(jobs, queue):
+    states = {"dft": {"READY": 1}, "relax": {"COMPLETED": 1}}
+
+    def one_more():
+        jobs.keep(jobs.roles, states)
+        (job,) = jobs.alive
+        folder = Path(job.folder)
+        (folder / f"cu-pd-dft.o{job.job_id}").write_text("welcome\n")
+        (folder / f"cu-pd-dft.e{job.job_id}").write_text("no module x\nsetup failed\n")
+        queue(known=[])
+        assert jobs.ask()
+
+    # One that nobody needed has done nothing wrong.
+    one_more()
+    jobs.keep(jobs.roles, {})
+    assert len(jobs.lines) == 1
+    for _ in range(MAX_FRUITLESS):
+        one_more()
+    said = [line for line in jobs.lines if "did nothing" in line]
+    assert len(said) == MAX_FRUITLESS - 1
+    assert re.fullmatch(
+        r"job 102 \(dft\) ended after \d+ s and did nothing; it wrote 'no module x; setup failed' "
+        r"into .*/cu-pd-dft\.e102",
+        said[0],
+    )
+    with pytest.raises(
+        CampaignError, match=r"jobs for dft have ended 3 times in a row .* 104, wrote 'no module x"
+    ):
+        jobs.keep(jobs.roles, states)
+
+
+def test_why_a_job_waits_is_said_once_and_kept(jobs, queue):
+    jobs.queue = QUEUES["slurm"]
+    queue(sbatch="echo Submitted batch job 54", squeue="echo '54|PENDING|PartitionTimeLimit'")
+    jobs.keep(jobs.roles, {"train": {"READY": 1}})
+    for _ in range(3):
+        assert jobs.ask()
+    assert jobs.lines[1:] == [
+        "Slurm job 54 (train) waits: PartitionTimeLimit; lower walltime under [launch.train]"
+    ]
+    (job,) = jobs.alive
+    assert (job.state, job.reason) == ("waiting", "PartitionTimeLimit")
+    queue(squeue="echo '54|RUNNING|None'")
+    for _ in range(2):
+        assert jobs.ask()
+    (job,) = jobs.alive
+    assert (job.state, job.reason) == ("running", "")
+    assert jobs.staying() == "job 54 stays in the queue and goes on"
 
 
 def test_jobs_of_a_supervisor_that_was_killed_are_adopted_once(jobs, queue):

@@ -22,6 +22,13 @@ from hullscreen.launch.queue_commands import (
 from hullscreen.launch.queue_files import write_queue_files
 from hullscreen.launch.settings import from_tables
 
+SLURM = """\
+54|PENDING|PartitionTimeLimit
+55|PENDING|Priority
+56|RUNNING|None
+57|PENDING|ReqNodeNotAvail, UnavailableNodes:n[1-3]
+58|COMPLETING|None
+"""
 # Torque: finished jobs stay in the list for a while, in state C.
 TORQUE = """\
 Job ID                    Name             User            Time Use S Queue
@@ -57,7 +64,42 @@ job-ID     prior   name       user         state submit/start at     queue      
     ],
 )
 def test_jobs_that_wait_or_run_are_found(queue, text, numbers):
-    assert QUEUES[queue].listed.findall(text) == numbers
+    found = QUEUES[queue].listed.finditer(text)
+    assert [one["number"] for one in found] == numbers
+
+
+@pytest.mark.parametrize(
+    ("queue", "program", "text", "expected"),
+    [
+        (
+            "slurm",
+            "squeue",
+            SLURM,
+            {
+                "54": ("waiting", "PartitionTimeLimit"), "55": ("waiting", ""),
+                "56": ("running", ""), "58": ("running", ""),
+                "57": ("waiting", "ReqNodeNotAvail, UnavailableNodes:n[1-3]"),
+            },
+        ),
+        (
+            "pbs", "qstat", TORQUE,
+            {"4711": ("running", ""), "4712": ("waiting", ""), "4714": ("running", "")},
+        ),
+        ("pbs", "qstat", PBS_PRO, {"12345": ("waiting", "it is held")}),
+        ("sge", "qstat", SGE, {"44275": ("running", ""), "44276": ("waiting", "")}),
+        (
+            "sge", "qstat", SGE.replace(" qw ", "Eqw "),
+            {
+                "44275": ("running", ""),
+                "44276": ("waiting", "it cannot begin, as `qstat -explain E` tells"),
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_why_jobs_wait(programs, queue, program, text, expected):
+    programs(**{program: f"cat <<'END'\n{text}END"})
+    found = known_jobs(QUEUES[queue])
+    assert {number: (job.state, job.reason) for number, job in found.items()} == expected
 
 
 @pytest.mark.parametrize(
@@ -182,7 +224,7 @@ def test_jobs_are_those_of_whoever_asks(programs, monkeypatch, tmp_path):
     for name in ("LOGNAME", "USER"):
         monkeypatch.setenv(name, "somebody-else")
     programs(squeue=f'echo "$@" > {tmp_path}/asked; echo 7')
-    assert known_jobs(QUEUES["slurm"]) == {"7"}
+    assert set(known_jobs(QUEUES["slurm"])) == {"7"}
     me = pwd.getpwuid(os.getuid()).pw_name
     assert (tmp_path / "asked").read_text().split()[-1] == f"--user={me}"
 

@@ -13,6 +13,7 @@ from hullscreen.launch.queue_files import (
     QADAPTER_FILE,
     TEMPLATE_FILE,
     adapter_of,
+    job_name,
     job_script,
     roles_of,
     write_queue_files,
@@ -88,9 +89,9 @@ def test_a_slurm_job_says_all_that_the_settings_say(tmp_path):
         "--time=36:00:00",
         "--partition=batch",
         "--account=alloys",
-        "--job-name=relax-cu-pd",
-        "--output=relax-cu-pd-%j.out",
-        "--error=relax-cu-pd-%j.error",
+        "--job-name=cu-pd-relax",
+        "--output=cu-pd-relax-%j.out",
+        "--error=cu-pd-relax-%j.error",
         "--mem=16G",
         "--qos=long",
         "--exclusive",
@@ -114,9 +115,7 @@ def test_a_pbs_job(tmp_path):
         "-l walltime=02:30:00",
         "-q batch",
         "-A alloys",
-        "-N train-cu-pd",
-        "-o FW_job.out",
-        "-e FW_job.error",
+        "-N cu-pd-train",
         "-l mem=4gb",
         "-W group_list=alloys",
     ]
@@ -130,9 +129,7 @@ def test_an_sge_job(tmp_path):
     assert options(text, "#$") == [
         "-q all.q",
         "-A alloys",
-        "-N relax-cu-pd",
-        "-o FW_job.out",
-        "-e FW_job.error",
+        "-N cu-pd-relax",
         "-S /bin/bash",
         "-cwd",
         "-l h_rt=02:00:00",
@@ -142,9 +139,10 @@ def test_an_sge_job(tmp_path):
 
 
 def test_the_parallel_environment_of_sge_may_have_another_name(tmp_path):
-    size = {"cores": 3, "extra": ["-pe orte 3"]}
-    found = options(script(write(tmp_path, "sge", relax=size)["relax"]), "#$")
-    assert [option for option in found if option.startswith("-pe")] == ["-pe orte 3"]
+    for size in ({"cores": 3, "extra": ["-pe orte 3"]}, {"cores": 3}):
+        folders = write(tmp_path, "sge", relax=size, parallel_environment="orte")
+        found = options(script(folders["relax"]), "#$")
+        assert [option for option in found if option.startswith("-pe")] == ["-pe orte 3"]
 
 
 def test_names_are_cut_where_queues_refuse_long_ones(tmp_path):
@@ -153,9 +151,9 @@ def test_names_are_cut_where_queues_refuse_long_ones(tmp_path):
         folders = write_queue_files(tmp_path / queue, from_tables(tables), URI, queue, "run-1")
         found = options(script(folders["relax"]), mark)
         if queue == "slurm":
-            assert "--job-name=relax-copper-and-palladium" in found
+            assert "--job-name=copper-and-palladium-relax" in found
         else:
-            assert "-N relax-copper-an" in found
+            assert "-N copper-an-relax" in found
 
 
 @pytest.fixture
@@ -172,9 +170,12 @@ def stand_in(tmp_path, monkeypatch):
 def test_the_script_prepares_what_the_settings_say(tmp_path, stand_in, queue):
     root = tmp_path / "a folder's name"
     own = {"OMP_NUM_THREADS": "2", "WORDS": "it's $HOME"}
-    folder = write(root, queue, setup=["export FROM_SETUP=1 MKL_NUM_THREADS=5"], environment=own)[
-        "relax"
-    ]
+    folder = write(
+        root,
+        queue,
+        setup=["false || true", "export FROM_SETUP=1 MKL_NUM_THREADS=5"],
+        environment=own,
+    )["relax"]
     path = tmp_path / "job.sh"
     path.write_text(script(folder))
     clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
@@ -186,9 +187,9 @@ def test_the_script_prepares_what_the_settings_say(tmp_path, stand_in, queue):
     assert place == str(folder)
     assert command.startswith(f"-m hullscreen.launch worker {folder} --processes 1 ")
     variables = dict(line.split("=", 1) for line in rest if "=" in line)
-    # The user's variables come last, what modules set comes first.
+    # The user's variables come last, and what modules set counts.
     assert variables["OMP_NUM_THREADS"] == "2"
-    assert variables["MKL_NUM_THREADS"] == "1"
+    assert variables["MKL_NUM_THREADS"] == "5"
     assert variables["NUMBA_NUM_THREADS"] == "1"
     assert variables["FROM_SETUP"] == "1"
     assert variables["WORDS"] == "it's $HOME"
@@ -199,6 +200,40 @@ def test_the_script_prepares_what_the_settings_say(tmp_path, stand_in, queue):
     assert set(cache[len(str(tmp_path)) :]) <= set(
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/.-_"
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "said"),
+    [
+        (
+            ["module() { false; true; }", "module load a", "grep -q x /nowhere"],
+            2,
+            "failed: status 2",
+        ),
+        (["exit 3"], 3, ""),
+        (["module() { return 1; }", "module load a", "echo on"], 1, "failed: status 1"),
+        (["no-such-program-here"], 127, "failed: status 127"),
+    ],
+)
+def test_a_line_of_setup_that_fails_ends_the_job(tmp_path, stand_in, lines, status, said):
+    path = tmp_path / "job.sh"
+    path.write_text(script(write(tmp_path / "queue", setup=lines)["relax"]))
+    done = subprocess.run(["bash", path], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert "worker" not in done.stdout
+
+
+@pytest.mark.parametrize("queue", ["slurm", "pbs", "sge"])
+def test_scripts_have_no_double_empty_lines(tmp_path, queue):
+    for extra in ([], ["-W x"]):
+        for folder in write(tmp_path, queue, relax={"extra": extra}).values():
+            assert "\n\n\n" not in script(folder)
+
+
+def test_names_of_jobs_begin_with_a_letter_where_they_must():
+    assert job_name("3d", "dft", "sge") == "c3d-dft"
+    assert job_name("3d", "dft", "slurm") == "3d-dft"
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def test_whole_numbers_may_stand_for_fractions():
             {"launch": {"xyz": 1}},
             (
                 "[launch] has no key xyz; known are account, dft, dft_workers, environment, "
-                "heartbeat_s, idle_s, partition, queue, relax, setup, train, workers"
+                "heartbeat_s, idle_s, parallel_environment, partition, queue, relax, setup, train, "
+                "workers"
             ),
         ),
         ({"launch": 1}, "[launch] is 1, expected a table of keys"),

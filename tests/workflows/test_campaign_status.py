@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fireworks import Firework, Workflow
 
+from hullscreen.database.supervisors import SignsOfLife, Supervisor
 from hullscreen.workflows.campaign_status import campaign_status
 from hullscreen.workflows.firetasks import FitTask, LabelTask, RelaxTask
 from hullscreen.workflows.flows import prepare_launchpad
@@ -98,6 +99,11 @@ def claim(mongo):
     return leave
 
 
+def workers_of(found):
+    """The numbers of workers, without their steps."""
+    return {name: found["workers"][name] for name in ("alive", "hosts")}
+
+
 def moment(seconds):
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
@@ -110,7 +116,7 @@ def stamp(seconds):
 def test_a_campaign_that_nobody_has_begun(status):
     found = status()
     assert found["steps"] == found["queue"] == {}
-    assert found["workers"] == {"alive": 0, "hosts": {}}
+    assert workers_of(found) == {"alive": 0, "hosts": {}}
     assert found["left_s"] is None
 
 
@@ -126,7 +132,7 @@ def test_steps_with_a_living_worker_run_and_others_are_lost(status, add_steps, c
     dft, relax = found["steps"]["dft"], found["steps"]["relax"]
     assert (dft["running"], dft["lost"], dft["waiting"]) == (1, 2, 0)
     assert (relax["running"], relax["lost"], relax["waiting"]) == (0, 0, 7)
-    assert found["workers"] == {"alive": 1, "hosts": {"node1": 1}}
+    assert workers_of(found) == {"alive": 1, "hosts": {"node1": 1}}
     assert found["fireworks"]["dft"] == {"RUNNING": 3}
 
 
@@ -156,11 +162,11 @@ def test_when_all_workers_are_killed_nobody_is_at_it(status, add_steps, mongo):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     ) as worker:
         assert worker.stdout.readline() == b"holds\n"
-        assert status()["workers"] == {"alive": 1, "hosts": {HERE: 1}}
+        assert workers_of(status()) == {"alive": 1, "hosts": {HERE: 1}}
         worker.send_signal(signal.SIGKILL)
         worker.wait()
         found = status()
-    assert found["workers"] == {"alive": 0, "hosts": {}}
+    assert workers_of(found) == {"alive": 0, "hosts": {}}
     assert found["steps"]["dft"]["lost"] == 1
     assert found["left_s"] is None
 
@@ -245,9 +251,10 @@ def test_time_left_of_dft_by_its_calculations(
          "created_at": moment(-100), "n_evaluations": 1, "structure_index": 0, "purpose": "seed"}
         for key in keys[:3]
     ]  # fmt: skip
+    done[0]["state"] = "failed"
     mongo.database.dft_results.insert_many(done)
     found = status()
-    assert found["progress"]["dft_single_points"] == {"done": 3, "total": len(keys)}
+    assert found["progress"]["dft_single_points"] == {"done": 3, "total": len(keys), "failed": 1}
     expected = 100.0 * (len(keys) - 3)
     # What the server's clock has gone on since `claim` counts for each of those to come.
     assert expected <= found["steps"]["dft"]["left_s"] <= expected * (1 + SLACK_S / 300)
@@ -265,9 +272,51 @@ def test_jobs_in_the_queue(status, mongo, add_steps, claim):
     (step,) = add_steps("dft", "RUNNING")
     claim(step, job_id="2")
     assert status()["queue"] == {
-        "dft": {"jobs": 2, "at_work": 1},
-        "relax": {"jobs": 1, "at_work": 0},
+        "dft": {"jobs": 2, "at_work": 1, "waiting": 0},
+        "relax": {"jobs": 1, "at_work": 0, "waiting": 0},
     }
+    waits = {"state": "waiting", "reason": "PartitionTimeLimit"}
+    mongo.database.queue_jobs.update_one({"job_id": "3"}, {"$set": waits})
+    found = status()
+    assert found["queue"]["relax"]["waiting"] == 1
+    assert [job["reason"] for job in found["jobs"]] == ["", "", "PartitionTimeLimit"]
+    (at_work,) = found["workers"]["steps"]
+    assert (at_work["job_id"], at_work["fw_id"], at_work["category"]) == ("2", step, "dft")
+    assert 0.0 <= at_work["age_s"] <= SLACK_S
+
+
+def test_a_supervisor_lives_while_it_gives_signs(campaign, status, mongo):
+    assert status()["supervisor"] is None
+    signs = SignsOfLife(mongo, "tiny")
+
+    def supervisor(holder):
+        return Supervisor("launch", ("--queue", "slurm"), holder, "login1", 17)
+
+    elsewhere = supervisor("hullscreen|login1|1|1")
+    signs.begin(elsewhere)
+    found = status()["supervisor"]
+    assert found.pop("seen_at")
+    assert found == {
+        "command": "launch", "options": ["--queue", "slurm"], "host": "login1", "pid": 17,
+        "alive": True,
+    }  # fmt: skip
+    # Of one elsewhere nothing but its signs is known; killed here, it is known to be gone.
+    campaign.store.set_campaign(**{"supervisor.seen_at": moment(-61 - SLACK_S)})
+    assert not status()["supervisor"]["alive"]
+    signs.give(elsewhere)
+    assert status()["supervisor"]["alive"]
+    # One of another cluster does not take its place, but takes over when it has ended.
+    other = supervisor("hullscreen|login2|2|2")
+    signs.give(other)
+    signs.end(other)
+    assert status()["supervisor"]["alive"]
+    signs.end(elsewhere)
+    found = status()["supervisor"]
+    assert (found["command"], found["alive"], found["seen_at"]) == ("launch", False, None)
+    signs.give(other)
+    assert status()["supervisor"]["alive"]
+    signs.begin(supervisor(f"hullscreen|{HERE}|{os.getpid()}|1"))
+    assert not status()["supervisor"]["alive"]
 
 
 def test_failures_by_reason(campaign, status, add_steps, run_from):

@@ -24,7 +24,7 @@ def test_they_may_change_while_a_campaign_goes_on():
 
 
 @pytest.mark.parametrize(
-    ("walltime", "seconds"), [("00:00:30", 30), ("24:00:00", 86400), ("100:01:02", 360062)]
+    ("walltime", "seconds"), [("00:01:00", 60), ("24:00:00", 86400), ("100:01:02", 360062)]
 )
 def test_walltimes(walltime, seconds):
     assert settings(relax={"walltime": walltime}).launch.relax.walltime_s == seconds
@@ -36,13 +36,20 @@ def test_walltimes(walltime, seconds):
         ({"queue": "slrum"}, "[launch] queue is \"slrum\", expected 'slurm', 'pbs', 'sge' or ''"),
         (
             {"relax": {"walltime": "2h"}},
-            '[launch.relax] walltime is "2h", expected: Wall time of a job as HH:MM:SS',
+            "[launch.relax] walltime: '2h' is no wall time; expected HH:MM:SS, such as 48:00:00",
         ),
-        ({"dft": {"walltime": "01:60:00"}}, '[launch.dft] walltime is "01:60:00", expected: '),
+        ({"dft": {"walltime": "01:60:00"}}, "[launch.dft] walltime: '01:60:00' is no wall time; "),
+        ({"dft": {"walltime": "2-00:00:00"}}, "[launch.dft] walltime: '2-00:00:00' is no wall t"),
+        ({"dft": {"walltime": 48}}, "[launch.dft] walltime is 48, expected a string"),
         (
-            {"relax": {"walltime": "00:00:00"}},
-            "[launch.relax] walltime: a job of 00:00:00 can do nothing; expected a time above zero",
+            {"relax": {"walltime": "00:00:59"}},
+            "[launch.relax] walltime: in 00:00:59 a worker hardly starts; expected at least 1 min",
         ),
+        (
+            {"dft": {"extra": ["qos=long"]}},
+            "[launch.dft] extra: 'qos=long' is no option of a queue; expected one such as '--qos",
+        ),
+        ({"parallel_environment": ""}, '[launch] parallel_environment is "", expected: SGE'),
         ({"dft": {"jobs": -1}}, "[launch.dft] jobs is -1, expected greater than or equal to 0"),
         ({"dft": {"cores": 0}}, "[launch.dft] cores is 0, expected greater than or equal to 1"),
         ({"dft": {"memory": "4GB"}}, '[launch.dft] memory is "4GB", expected: Memory of a job as'),

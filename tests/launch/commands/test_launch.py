@@ -59,6 +59,10 @@ def test_a_dry_run_shows_the_files_and_writes_nothing(directory, capsys, no_queu
     )
     before = files_of(directory)
     assert main(["launch", str(directory), "--dry-run"]) == 0
+    scripts = capsys.readouterr().out
+    assert scripts.count("#SBATCH --partition=batch") == scripts.count("==> ") == 3
+    assert f"\n{directory}/queue/train/my_fworker.yaml\n" in scripts
+    assert main(["launch", str(directory), "--dry-run", "--verbose"]) == 0
     assert files_of(directory) == before
     shown = capsys.readouterr().out
     for category in ("relax", "train", "dft"):
@@ -97,7 +101,7 @@ def test_a_dry_run_shows_nothing_of_a_wrong_address(directory, capsys, no_queue,
 
 def test_a_dry_run_of_a_campaign_with_a_server_of_its_own_starts_none(directory, capsys, no_queue):
     assert main(["launch", str(directory), "--queue", "pbs", "--dry-run"]) == 0
-    assert "#PBS -N relax-cu-pd" in capsys.readouterr().out
+    assert "#PBS -N cu-pd-relax" in capsys.readouterr().out
     assert files_of(directory) == ["hullscreen.toml"]
 
 
@@ -111,6 +115,23 @@ def test_a_missing_queue_is_one_sentence(directory, capsys, no_queue, queue, pro
     assert said.startswith(f"hullscreen: the program {program} of {title} is not on PATH: ")
     assert said.count("\n") == 1
     # Not even a server was started.
+    assert files_of(directory) == ["hullscreen.toml"]
+
+
+def test_a_server_of_its_own_is_refused_unless_all_is_on_one_node(
+    directory, capsys, tmp_path, monkeypatch
+):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sbatch", "squeue", "scancel"):
+        (programs / name).write_text("#!/bin/sh\nexit 1\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    assert main(["launch", str(directory), "--queue", "slurm"]) == 2
+    said = capsys.readouterr().err
+    assert "jobs on other nodes cannot reach the campaign's own MongoDB server" in said
+    assert "--single-node" in said
+    assert said.count("\n") == 1
     assert files_of(directory) == ["hullscreen.toml"]
 
 

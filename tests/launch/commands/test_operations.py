@@ -10,9 +10,13 @@ import types
 
 import pytest
 
+from hullscreen.launch.campaign_news import CampaignNews
+from hullscreen.launch.campaign_session import open_session
 from hullscreen.launch.command_line import main
 from hullscreen.launch.commands import status as status_command
+from hullscreen.launch.progress import LineBoard
 from hullscreen.launch.status_display import about
+from hullscreen.potentials.errors import DatabaseError
 
 PATIENCE_S = 120.0
 
@@ -122,7 +126,7 @@ def test_cancel_keeps_everything_and_resume_goes_on(directory, mongo, call):
     assert "\nCANCELLED: " in out
     code, out, _ = call("resume", directory)
     assert code == 0
-    assert f"`hullscreen run {directory}` or `launch` starts workers" in out
+    assert f"`hullscreen run {directory}` starts workers" in out
     assert marks(mongo) == (False, False)
 
 
@@ -134,8 +138,9 @@ def test_rerun_says_what_runs_again_and_what_is_next(directory, failed_job, mong
     code, out, err = call("rerun", directory, index)
     assert (code, err) == (0, "")
     first, last = out.splitlines()
-    assert first.startswith(f"Ready to run once more: {fw_id} (round ")
-    assert last == f"Next: `hullscreen run {directory}` (or `launch`) computes them and goes on."
+    assert first.startswith(f"Ready to run once more: {fw_id} (")
+    assert first.count("round ") == 1
+    assert last == f"Next: `hullscreen run {directory}` computes them and goes on."
     assert mongo.database.fireworks.find_one({"fw_id": fw_id})["state"] == "READY"
     code, out, _ = call("rerun", directory, "--failed")
     assert (code, out) == (0, "No DFT job failed: there is nothing to run once more.\n")
@@ -196,6 +201,41 @@ def test_logs_of_a_structure(directory, failed_job, mongo, call):
     assert json.loads(out)["structure_index"] == index
 
 
+def test_logs_name_the_job_in_the_queue(directory, failed_job, mongo, call, tmp_path):
+    fw_id, index = failed_job
+    folder = tmp_path / "launcher_1"
+    folder.mkdir()
+    for name in ("cu-pd-dft-17.out", "cu-pd-dft.e17", "cu-pd-dft.e171", "FW_submit.script"):
+        (folder / name).write_text("words\n")
+    mongo.database.queue_jobs.insert_one(
+        {"campaign": "cu-pd", "job_id": "17", "category": "dft", "folder": str(folder)}
+    )
+    mongo.database.claims.update_one({"_id": fw_id}, {"$set": {"job_id": "17"}}, upsert=True)
+    _, out, _ = call("logs", directory, index)
+    files = f"{folder}/cu-pd-dft-17.out, {folder}/cu-pd-dft.e17"
+    assert f"\n  in job 17 of the queue: {files}\n" in out
+    # A calculator in the worker's process writes none.
+    assert "no files" not in out
+
+
+def test_what_befalls_a_watched_campaign_is_said_once(directory, failed_job, mongo):
+    lines = []
+    with open_session(directory) as session:
+        news = CampaignNews(session.connection, directory, LineBoard(lines.append))
+        for _ in range(2):
+            news.look(session.store.campaign())
+        session.store.set_campaign(paused=True)
+        for _ in range(2):
+            news.look(session.store.campaign())
+        session.store.set_campaign(paused=False)
+        news.look(session.store.campaign())
+    failed, paused, resumed = lines
+    assert failed.startswith(f"step {failed_job[0]} (dft) failed: ")
+    assert failed.endswith(": no scf")
+    assert paused == f"paused: no new jobs until `hullscreen resume {directory}`"
+    assert resumed == "resumed"
+
+
 @pytest.mark.parametrize("words", [[], ["3", "--firework", "3"]])
 def test_logs_of_nothing_or_two_things(directory, call, words):
     code, out, err = call("logs", directory, *words)
@@ -216,6 +256,29 @@ def test_a_campaign_that_was_registered_and_nothing_more(directory, mongo, call)
     assert (code, err) == (0, "")
     assert "generating prototypes" in out
     assert "No worker is at it.\nJobs in the queue: relax 1 (0 at work).\n" in out
+    goes_on = (
+        "No `hullscreen launch` is at work: new jobs come only while it runs; "
+        f"`hullscreen launch {directory}"
+    )
+    assert out.endswith(f"{goes_on}` goes on.\n")
+    # Begun with an option that it needs again, and alive on another host.
+    with_option = {"command": "launch", "options": ["--queue", "slurm"], "pid": 7}
+    seen = {"host": "login1", "holder": "hullscreen|login1|7|7", "seen_at": None}
+    mongo.database.campaigns.update_one({}, {"$set": {"supervisor": {**with_option, **seen}}})
+    assert call("status", directory)[1].endswith(f"{goes_on} --queue slurm` goes on.\n")
+    assert call("cancel", directory, "--yes")[1].endswith(
+        f"To go on: hullscreen launch {directory} --queue slurm\n"
+    )
+    call("resume", directory)
+    now = {"$currentDate": {"supervisor.seen_at": True}}
+    mongo.database.campaigns.update_one({}, now)
+    said = "`hullscreen launch` is at work on login1 (process 7).\n"
+    assert call("status", directory)[1].endswith(said)
+    waits = {"state": "waiting", "reason": "PartitionTimeLimit"}
+    mongo.database.queue_jobs.update_one({}, {"$set": waits})
+    _, out, _ = call("status", directory)
+    assert "Jobs in the queue: relax 1 (0 at work, 1 waiting).\n" in out
+    assert "Job 7 (relax) waits: PartitionTimeLimit.\n" in out
     assert out.endswith("Jobs wait in the queue.\n")
 
 
@@ -245,10 +308,36 @@ def test_watching_ends_when_the_campaign_is_finished(directory, mongo, call, mon
     assert (code, err) == (0, "")
     assert len(looks) == 1
     assert out.count("cu-pd (Cu–Pd)") == 2
-    assert out.rstrip().endswith(f"The hull: hullscreen hull {directory}")
+    assert re.search(r"\n  \d+ stable phases; \d+ steps; .* to the end of the last step *\n", out)
+    assert f"The hull: hullscreen hull {directory}\n" in out
+    assert re.fullmatch(r"As of \d\d:\d\d:\d\d\.", out.rstrip().splitlines()[-1])
     code, _, err = call("status", directory, "--watch", "--json")
     assert code == 2
     assert "--watch and --json" in err
+
+
+def test_watching_says_that_the_database_is_away(directory, mongo, call, monkeypatch):
+    def go_away(session):
+        if not looks:
+            looks.append(1)
+            return look(session)
+        if len(looks) == 1:
+            looks.append(2)
+            raise DatabaseError("the server is away")
+        mongo.database.campaigns.update_one({}, {"$set": {"finished": True}})
+        return look(session)
+
+    looks, look = [], status_command._status
+    monkeypatch.setattr(status_command, "_status", go_away)
+    monkeypatch.setattr(status_command, "REDRAWN_EVERY_S", 0.0)
+    monkeypatch.setattr(status_command, "REST_AFTER_LOOKING", 0.0)
+    code, out, err = call("status", directory, "--watch")
+    assert (code, err) == (0, "")
+    said = re.findall(
+        r"^The database has not answered since [\d:]{8}; waiting\.$", out, re.MULTILINE
+    )
+    assert len(said) == 1
+    assert out.count("cu-pd (Cu–Pd)") == 2
 
 
 def test_no_colours_in_a_pipe_and_some_on_a_terminal(directory, mongo, failed_job):
