@@ -85,6 +85,12 @@ def roles_of(launch: Launch) -> list[Role]:
     return [role for role in roles if role.shape.jobs > 0]
 
 
+def left_to_others(launch: Launch) -> list[str]:
+    """Kinds of steps that no job takes: they wait for workers that somebody starts."""
+    taken = {category for role in roles_of(launch) for category in role.takes}
+    return [category for category in (RELAX, TRAIN, DFT) if category not in taken]
+
+
 def write_queue_files(
     root: Path, settings: Settings, uri: str, queue: str, run_id: str
 ) -> dict[str, Path]:

@@ -23,7 +23,7 @@ from hullscreen.launch.campaign_start import at_work, begin_pass, in_passes
 from hullscreen.launch.jobs_in_queue import JobsInQueue
 from hullscreen.launch.progress import Board
 from hullscreen.launch.queue_commands import QUEUES
-from hullscreen.launch.queue_files import FOLDER, roles_of, write_queue_files
+from hullscreen.launch.queue_files import FOLDER, left_to_others, roles_of, write_queue_files
 from hullscreen.launch.result_tables import clock
 from hullscreen.launch.server_costs import ServerCosts
 from hullscreen.potentials.errors import CampaignError, DatabaseError
@@ -69,6 +69,11 @@ def launch(session: Session, board: Board, queue_name: str, options: Sequence[st
             raise CampaignError(
                 "there is nothing to launch: [launch.relax], [launch.train] and [launch.dft] all "
                 "say jobs = 0"
+            )
+        for category in left_to_others(session.settings.launch):
+            board.note(
+                f"no job takes {category} steps, for [launch.{category}] says jobs = 0: they wait "
+                f"for `hullscreen worker {session.directory} --category {category}`"
             )
         if session.connection.embedded:
             board.note(OWN_SERVER)

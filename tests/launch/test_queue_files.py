@@ -15,6 +15,7 @@ from hullscreen.launch.queue_files import (
     adapter_of,
     job_name,
     job_script,
+    left_to_others,
     roles_of,
     write_queue_files,
 )
@@ -277,6 +278,21 @@ def test_a_kind_without_jobs_has_no_folder_and_fits_are_left_to_nobody(tmp_path)
     assert (
         roles_of(settings(**{name: {"jobs": 0} for name in ("relax", "train", "dft")}).launch) == []
     )
+
+
+@pytest.mark.parametrize(
+    ("without", "waiting"),
+    [
+        ([], []),
+        (["dft"], ["dft"]),
+        # Those that relax fit as well.
+        (["train"], []),
+        (["relax"], ["relax"]),
+        (["relax", "train"], ["relax", "train"]),
+    ],
+)
+def test_what_no_job_takes_is_named(without, waiting):
+    assert left_to_others(settings(**{name: {"jobs": 0} for name in without}).launch) == waiting
 
 
 def test_ours_are_renewed_and_the_users_own_are_kept(tmp_path):

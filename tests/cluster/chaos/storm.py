@@ -1,6 +1,6 @@
 """Campaigns through a queue, on a replica set, while everything about them breaks at random.
 
-    python tests/chaos/storm.py DIRECTORY --faults 200 --seed 0
+    python tests/cluster/chaos/storm.py DIRECTORY --faults 200 --seed 0
 
 needs Slurm (tests/cluster/slurm starts one) and prints what was done and whether all held.
 """
@@ -119,7 +119,9 @@ class Storm:
         self.campaigns += 1
         place = self._prepare(name, self.servers.uri)
         launched = self._launch(place)
-        next_fault = time.monotonic() + 2.0
+        # A busy machine takes a minute to bring the first worker, and there is little to break
+        # before.
+        next_fault = None
         last_fault = time.monotonic()
         while True:
             time.sleep(0.05)
@@ -132,7 +134,9 @@ class Storm:
                 # As a person would, or the next login: it goes on.
                 launched = self._launch(place)
                 time.sleep(0.5)
-            if now >= next_fault and self.faults.total() < n_faults:
+            if next_fault is None:
+                next_fault = now if _workers(place) else None
+            elif now >= next_fault and self.faults.total() < n_faults:
                 self._break_something(place, launched)
                 last_fault = time.monotonic()
                 next_fault = last_fault + self.rng.uniform(*BETWEEN_FAULTS_S)
