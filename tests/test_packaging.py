@@ -126,7 +126,8 @@ def test_the_wheel_holds_the_folders_and_nothing_else(wheel):
         f"hullscreen/{path.relative_to(ROOT).as_posix()}"
         for folder in ("potentials", "dft_adapters", "database", "workflows", "launch")
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".toml", ".json"} or path.name in {"py.typed", "README.md"}
+        if path.suffix in {".py", ".toml", ".json", ".yaml"}
+        or path.name in {"py.typed", "README.md"}
     }
     assert {name for name in names if ".dist-info/" not in name} == sources
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -92,7 +92,7 @@ def test_a_dry_run_shows_nothing_of_a_wrong_address(directory, capsys, no_queue,
     address.chmod(0o600)
     path = directory / "hullscreen.toml"
     path.write_text(f'{SETTINGS}[database]\nuri_file = "address"\n')
-    assert main(["launch", str(directory), "--queue", "slurm", "--dry-run"]) == code
+    assert main(["launch", str(directory), "--queue", "slurm", "--dry-run", "--verbose"]) == code
     shown = capsys.readouterr()
     assert "s3cret" not in shown.out + shown.err
     assert "***" in shown.out + shown.err
