@@ -156,6 +156,8 @@ def test_whoever_launches_goes_on_with_the_jobs_of_the_one_before(
     assert call("resume", directory).returncode == 0
     launched = launch(directory)
     wait_for(lambda: len(dft_jobs()) == 2)
+    # It is said a moment later than the queue has it.
+    wait_for(lambda: "submitted" in launched.said)
     assert launched.said.count("submitted") == 1
 
     # Cancelled, it ends with its jobs; called again, it goes on.
