@@ -135,22 +135,34 @@ def resynchronise(launchpad: LaunchPad, campaign: Campaign) -> None:
     FireWorks keeps states twice, and looks at the workflow's to see whether a Firework may begin.
     """
     query = {"metadata.campaign": campaign.store.name, "state": {"$ne": "COMPLETED"}}
-    fields = {"nodes": 1, "fw_states": 1, "parent_links": 1}
-    for workflow in list(launchpad.workflows.find(query, fields)):
-        states = {
-            firework["fw_id"]: firework["state"]
-            for firework in launchpad.fireworks.find(
-                {"fw_id": {"$in": workflow["nodes"]}}, {"fw_id": 1, "state": 1}
-            )
-        }
-        if states == {int(fw_id): state for fw_id, state in workflow["fw_states"].items()}:
+    for workflow in list(launchpad.workflows.find(query, {"nodes": 1})):
+        nodes = workflow["nodes"]
+        if not _disagreeing(launchpad, nodes):
             continue
-        _wait_for_lock(launchpad, workflow["nodes"][0])
-        parents = {fw_id: workflow["parent_links"].get(str(fw_id), []) for fw_id in states}
+        # Whoever holds the lock is just writing both.
+        _wait_for_lock(launchpad, nodes[0])
+        disagreeing = _disagreeing(launchpad, nodes)
+        if not disagreeing:
+            continue
+        links = launchpad.workflows.find_one({"nodes": nodes[0]}, {"parent_links": 1}) or {}
+        parents = {n: links.get("parent_links", {}).get(str(n), []) for n in nodes}
         for fw_id in TopologicalSorter(parents).static_order():
-            # What a worker is just taking is its own; of lost ones the state is changed anyway.
-            if states[fw_id] != "RESERVED":
+            # What is ready for both is left alone: a worker may be taking it at this moment, and
+            # would lose it to another one. What one has just taken is its own; of lost ones the
+            # state is changed anyway.
+            state = launchpad.fireworks.find_one({"fw_id": fw_id}, {"state": 1})["state"]
+            if state != "RESERVED" and (state != "READY" or fw_id in disagreeing):
                 launchpad._refresh_wf(fw_id)  # noqa: SLF001 - as `lpad refresh_wf` does
+
+
+def _disagreeing(launchpad: LaunchPad, nodes: list[int]) -> set[int]:
+    """Fireworks of a workflow whose state it has otherwise."""
+    workflow = launchpad.workflows.find_one({"nodes": nodes[0]}, {"fw_states": 1})
+    if workflow is None:
+        return set()
+    found = launchpad.fireworks.find({"fw_id": {"$in": nodes}}, {"fw_id": 1, "state": 1})
+    stored = workflow["fw_states"]
+    return {one["fw_id"] for one in found if stored.get(str(one["fw_id"])) != one["state"]}
 
 
 def _wait_for_lock(launchpad: LaunchPad, fw_id: int) -> None:
