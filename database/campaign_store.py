@@ -12,7 +12,9 @@ from typing import Any
 from hullscreen.database.cost_queries import CostQueries
 from hullscreen.database.dft_queries import DFTQueries
 from hullscreen.database.documents import CampaignDocument, now
+from hullscreen.database.restore import refuse_half_restored
 from hullscreen.database.round_queries import RoundQueries
+from hullscreen.database.schema import ensure_schema
 from hullscreen.database.structure_queries import StructureBatch, StructureQueries
 from hullscreen.potentials.errors import CampaignError
 
@@ -23,7 +25,17 @@ class CampaignStore(StructureQueries, RoundQueries, DFTQueries, CostQueries):
     """One campaign in one database: its own document, and all queries."""
 
     def create(self, campaign: CampaignDocument) -> None:
-        """Register the campaign unless it exists."""
+        """Register the campaign unless it exists; the database's first one brings its schema.
+
+        Raises
+        ------
+        CampaignError
+            A restore of a campaign of this name is not complete.
+        DatabaseError
+            The database has another schema than this program.
+        """
+        ensure_schema(self.connection)
+        refuse_half_restored(self.connection, self.name)
         self._insert("campaigns", campaign.to_bson())
 
     def campaign(self) -> dict[str, Any]:
@@ -62,6 +74,10 @@ class CampaignStore(StructureQueries, RoundQueries, DFTQueries, CostQueries):
         """Account processor time to a part of the program."""
         change = {"$inc": {f"cpu_seconds.{part}": seconds}}
         self._update("campaigns", {"name": self.name}, change)
+
+    def count_reclaimed(self) -> None:
+        """Count a step that was taken away from a worker that is gone."""
+        self._update("campaigns", {"name": self.name}, {"$inc": {"n_reclaimed": 1}})
 
     def note_peak_memory(self, process: str, n_bytes: int) -> None:
         """Keep the largest resident memory that processes of a kind have had."""

@@ -9,10 +9,17 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pymongo import ASCENDING, WriteConcern
+from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
+from pymongo.errors import (
+    BulkWriteError,
+    DuplicateKeyError,
+    OperationFailure,
+    WriteConcernError,
+)
 
 from hullscreen.database.connection import CODEC, Connection, reconnecting
+from hullscreen.potentials.errors import DatabaseError
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -23,6 +30,10 @@ DUPLICATE_KEY = 11000
 NO_SUCH_INDEX = 2
 BULK_SIZE = 2000
 KEYS_AT_ONCE = 1000
+ALREADY_THERE = DuplicateKeyError
+"""What a write raises whose key another process has written first."""
+# What only the process may write that holds the step.
+OF_STEPS = {"structures", "selected", "rounds", "potentials"}
 
 # Indexes of the structures that queries name themselves: MongoDB tries several and may well take
 # one that makes it sort, or read, all structures of a stage again for every part of them.
@@ -44,16 +55,24 @@ INDEXES: dict[str, list[tuple[list[str], bool]]] = {
         (BY_HEIGHT, False),
         (BY_FORMULA, False),
     ],
-    "selected": [(["campaign", "round", "number"], True), (["campaign", "key"], False)],
+    "selected": [
+        (["campaign", "round", "number"], True),
+        (["campaign", "key"], False),
+        (["campaign", "structure_index", "round", "number"], False),
+    ],
     "rounds": [(["campaign", "number"], True)],
     "potentials": [(["campaign", "number"], True)],
     "dft_results": [
         (["key"], True),
         (["campaign", "purpose", "state"], False),
         (["engine", "kind", "created_at"], False),
+        (["campaign", "created_at", "kind", "n_evaluations"], False),
+        (["campaign", "structure_index"], False),
     ],
     "reference_relaxations": [(["key"], True)],
     "attempts": [(["key", "run"], True)],
+    "claims": [(["campaign", "holder"], False)],
+    "queue_jobs": [(["campaign", "ended_at"], False)],
 }
 
 
@@ -66,16 +85,27 @@ class Collections:
         Open connection; its database holds ours and FireWorks' collections.
     name
         Name of the campaign.
+    require_claim
+        Called before every write that decides what a campaign does; raises if the step at work was
+        taken away from this process. Results of DFT are kept all the same: they are paid for.
     """
 
-    def __init__(self, connection: Connection, name: str) -> None:
+    def __init__(
+        self, connection: Connection, name: str, require_claim: Callable[[], None] | None = None
+    ) -> None:
         self.name = name
-        self._connection = connection
+        self.connection = connection
+        self._require_claim = require_claim
         durable = WriteConcern(w="majority", j=True)
         # Also of a LaunchPad's database, which is opened without these options.
         self._database: Database[dict[str, Any]] = connection.database.with_options(
             codec_options=CODEC, write_concern=durable
         )
+
+    def require_claim(self) -> None:
+        """Raise if the step at work was taken away; nothing happens outside steps."""
+        if self._require_claim is not None:
+            self._require_claim()
 
     def ensure_indexes(self) -> None:
         """Create what the queries need."""
@@ -117,7 +147,11 @@ class Collections:
         except OperationFailure as error:
             if not along or error.code != NO_SUCH_INDEX:
                 raise
-        self.ensure_indexes()
+        try:
+            self.ensure_indexes()
+        except DatabaseError:
+            # A user who may only read does without.
+            along = ()
         return self._retry(read)
 
     def _read_in_parts(
@@ -149,12 +183,12 @@ class Collections:
 
     def _update(self, collection: str, query: Query, change: Query) -> None:
         """Change every document that matches."""
-        self._retry(lambda: self._database[collection].update_many(query, change))
+        self._write(collection, lambda: self._database[collection].update_many(query, change))
 
     def _insert(self, collection: str, document: dict[str, Any]) -> None:
         """Add a document unless its key exists."""
         try:
-            self._retry(lambda: self._database[collection].insert_one(dict(document)))
+            self._write(collection, lambda: self._database[collection].insert_one(dict(document)))
         except DuplicateKeyError:
             return
 
@@ -185,17 +219,49 @@ class Collections:
         harmless: AbstractSet[int] = frozenset({DUPLICATE_KEY, NO_SUCH_INDEX}),
     ) -> set[int]:
         """Codes of the writes that failed, all of them harmless."""
-        try:
-            self._retry(lambda: self._database[collection].bulk_write(part, ordered=False))
-        except BulkWriteError as error:
-            codes = {problem["code"] for problem in error.details["writeErrors"]}
-            if codes - harmless:
-                raise
-            return codes
-        return set()
+        codes: set[int] = set()
+        self._write(
+            collection,
+            lambda: codes.update(bulk_write(self._database[collection], part, harmless)),
+        )
+        return codes
+
+    def _write(self, collection: str, operation: Callable[[], object]) -> None:
+        """Carry out a write, if the step that makes it is still this process's own."""
+
+        def checked() -> None:
+            if collection in OF_STEPS:
+                self.require_claim()
+            operation()
+
+        self._retry(checked)
 
     def _retry(self, operation: Callable[[], Result]) -> Result:
-        return reconnecting(self._connection, operation)
+        return reconnecting(self.connection, operation)
+
+
+def bulk_write(
+    collection: Collection[dict[str, Any]], part: Sequence[Any], harmless: AbstractSet[int]
+) -> set[int]:
+    """Carry out writes in any order; codes of those that failed, all of them harmless.
+
+    Raises
+    ------
+    BulkWriteError
+        One failed in another way.
+    WriteConcernError
+        A majority has not confirmed them, so that they may be undone: they are to be repeated.
+    """
+    try:
+        collection.bulk_write(part, ordered=False)
+    except BulkWriteError as error:
+        codes = {problem["code"] for problem in error.details["writeErrors"]}
+        if codes - harmless:
+            raise
+        for unconfirmed in error.details["writeConcernErrors"]:
+            raise WriteConcernError(unconfirmed["errmsg"], unconfirmed["code"]) from error
+        return codes
+    return set()
 
 
 def ascending(fields: Sequence[str]) -> list[tuple[str, int]]:

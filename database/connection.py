@@ -1,44 +1,33 @@
 """Connections to MongoDB: which server, with which guarantees, and what to say when it is gone.
 
 Writes are acknowledged by a majority and journalled, so what was reported as written survives a
-kill of anything. A password never appears in a message: every address passes through `redact`.
+kill of anything. A password never appears in a message: every address passes through
+`without_login`, every other text through `redact`.
 """
 
 import contextlib
-import os
-import re
-import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import unquote
 
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import (
-    ConfigurationError,
-    ConnectionFailure,
-    CursorNotFound,
-    OperationFailure,
-    PyMongoError,
-)
+from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
+from hullscreen.database.addresses import not_usable, resolve, without_login
 from hullscreen.database.embedded_server import ServerHandle, acquire
-from hullscreen.potentials.errors import DatabaseError, InputError
+from hullscreen.database.failures import SERVER_AWAY, explain, is_known
+from hullscreen.potentials.errors import InputError
 
-URI_VARIABLE = "HULLSCREEN_DB_URI"
+__all__ = ["SERVER_AWAY", "Connection", "Silence", "connect", "open_database", "reconnecting"]
+
 APPLICATION_NAME = "hullscreen"
-# The server's codes (MongoDB manual, "Error codes"); 8000 is Atlas' for a failed login.
-REFUSED_CODES = {13, 18, 8000}
-DISK_FULL_CODES = {14031}
-# While it makes files, the server tells in words alone.
-DISK_FULL_WORDS = "No space left on device"
 LONGEST_PAUSE_S = 2.0
 
 Document = dict[str, Any]
@@ -46,9 +35,20 @@ CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
 )
 
-SERVER_AWAY = (ConnectionFailure, CursorNotFound)
-"""What pymongo raises while a server is gone or restarting: the same operation works later."""
 Result = TypeVar("Result")
+
+
+@dataclass
+class Silence:
+    """Who is told, again and again, that the server does not answer.
+
+    Attributes
+    ----------
+    tell
+        Called with the moment since which it has not.
+    """
+
+    tell: Callable[[datetime], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Connection:
     name: str
     embedded: bool
     server: ServerHandle | None = field(default=None, repr=False)
+    silence: Silence = field(default_factory=Silence, repr=False, compare=False)
 
     def server_usage(self) -> tuple[float, int]:
         """Processor time of the server since it was started, s, and its peak memory in bytes."""
@@ -113,56 +114,6 @@ def open_database(
         yield Connection(database, address, name, embedded=server is not None, server=server)
 
 
-def resolve(
-    project_directory: Path, uri: str | None = None, uri_file: Path | None = None
-) -> str | None:
-    """URI of the server to use, from the first source that names one; None for the embedded server.
-
-    Parameters
-    ----------
-    project_directory
-        What a relative ``uri_file`` is relative to.
-    uri
-        URI as given; empty or None for none.
-    uri_file
-        File that holds the URI on its first line and that nobody but its owner may read.
-
-    Raises
-    ------
-    InputError
-        The file is missing, empty, or readable by others.
-
-    Notes
-    -----
-    After both, the environment variable ``HULLSCREEN_DB_URI`` counts.
-    """
-    if uri:
-        return uri
-    if uri_file is not None:
-        return _read_uri(project_directory / uri_file)
-    return os.environ.get(URI_VARIABLE) or None
-
-
-def _read_uri(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-            line = stream.readline().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise InputError(
-            f"the file with the MongoDB URI, {path}, cannot be read: {reason}"
-        ) from error
-    if mode & 0o077:
-        raise InputError(
-            f"{path} holds a MongoDB URI and its mode is {mode:04o}, so others may read the "
-            f"password: run `chmod 600 {path}`"
-        )
-    if not line:
-        raise InputError(f"{path} should hold a MongoDB URI on its first line, which is empty")
-    return line
-
-
 def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Database[Document]:
     """Database on a server that was reached and accepted the login; close its ``client`` after use.
 
@@ -202,16 +153,20 @@ def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Databas
                 serverSelectionTimeoutMS=milliseconds,
                 connectTimeoutMS=milliseconds,
             )
+    except OSError as error:
+        # Certificates are read at once; an ssl.SSLError is an OSError that has no file.
+        raise InputError(
+            f"a certificate file that {without_login(uri)} names cannot be used: "
+            f"{error.strerror or 'it holds no certificate or key'}; check tlsCAFile and "
+            "tlsCertificateKeyFile"
+        ) from None
     except (ConfigurationError, ValueError, TypeError, UserWarning) as error:
         # ConfigurationError includes InvalidURI. Their texts quote parts of the address, perhaps of
         # the password, so neither most texts nor the chain are shown.
         text = str(error)
         harmless = text.startswith(("Unknown option", "The DNS"))
         problem = text if harmless else type(error).__name__
-        raise InputError(
-            f"{redact(uri)} is no usable MongoDB URI ({problem}): expected "
-            "mongodb://user:password@host:port/?option=value, special characters percent-encoded"
-        ) from None
+        raise InputError(not_usable(uri, problem)) from None
     try:
         database = client.get_database(database_name, codec_options=CODEC)
         # Unlike a ping, this needs a login where the server asks for one.
@@ -251,12 +206,15 @@ def reconnecting(
     """
     deadline: float | None = None
     pause_s = 0.05
+    asked_at = datetime.now(UTC)
     while True:
         try:
             return operation()
         except SERVER_AWAY as error:
             now = time.monotonic()
             deadline = now + patience_s if deadline is None else deadline
+            if connection.silence.tell is not None:
+                connection.silence.tell(asked_at)
             if now + pause_s > deadline:
                 raise explain(error, connection.uri) from error
             if connection.server is not None:
@@ -269,55 +227,6 @@ def reconnecting(
 
 def _raise_if_known(error: OperationFailure, uri: str) -> NoReturn:
     """Raise a sentence for a failure that a user can act on, and any other one as it is."""
-    if error.code in REFUSED_CODES | DISK_FULL_CODES or DISK_FULL_WORDS in str(error):
+    if is_known(error):
         raise explain(error, uri) from error
     raise error
-
-
-def explain(error: PyMongoError, uri: str) -> DatabaseError:
-    """One sentence for a failure of the server, with its host and without its password."""
-    host = host_of(uri)
-    code = error.code if isinstance(error, OperationFailure) else None
-    if code in REFUSED_CODES:
-        return DatabaseError(
-            f"The MongoDB server at {host} refused the login, or its user may not use this "
-            "database: check user, password and authSource in the URI"
-        )
-    if code in DISK_FULL_CODES or DISK_FULL_WORDS in str(error):
-        return DatabaseError(
-            f"The disk of the MongoDB server at {host} is full: free space, run again"
-        )
-    if isinstance(error, ConnectionFailure | CursorNotFound):
-        return DatabaseError(
-            f"No MongoDB server answers at {host}: check that it runs and can be reached from here"
-        )
-    return DatabaseError(f"The MongoDB server at {host} refused an operation: {redact(str(error))}")
-
-
-def host_of(uri: str) -> str:
-    """Hosts of a URI as a person would write them, with nothing of the login.
-
-    Examples
-    --------
-    >>> host_of("mongodb://ann:secret@db.example.org:27017/?tls=true")
-    'db.example.org:27017'
-    """
-    return unquote(re.split(r"[/?]", redact(uri).partition("://")[2].rpartition("@")[2])[0])
-
-
-def redact(text: str) -> str:
-    """Text with the logins and secret options of all MongoDB URIs in it replaced by ``***``.
-
-    Examples
-    --------
-    >>> redact("mongodb://ann:secret@db.example.org/?tls=true")
-    'mongodb://***@db.example.org/?tls=true'
-    """
-    # Up to the last @ before a blank or quote: malformed URIs have unescaped @ or / in passwords.
-    without_login = re.sub(r"""([A-Za-z][\w+.-]*://)[^\s"'<>]*@""", r"\1***@", text)
-    return re.sub(
-        r"""([?&;](?:[A-Za-z]*password|[A-Za-z]*token|authMechanismProperties)=)[^&;\s"'<>]+""",
-        r"\1***",
-        without_login,
-        flags=re.IGNORECASE,
-    )

@@ -55,6 +55,12 @@ class DFTQueries(Collections):
         )
         return int(found["n"]) if found else 1
 
+    def forget_attempt(self, key: str, run: str) -> None:
+        """Take back what `count_attempt` noted: the calculation was given up in order."""
+        change = {"$inc": {"n": -1}}
+        query = {"key": key, "run": run, "n": {"$gt": 0}}
+        self._retry(lambda: self._database.attempts.update_one(query, change))
+
     def count_dft(self) -> int:
         """Calculations of this campaign that have ended, one way or the other."""
         query = {"campaign": self.name}

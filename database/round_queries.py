@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pymongo import InsertOne, UpdateOne
+from pymongo import DESCENDING, DeleteMany, ReplaceOne, UpdateOne
 
 from hullscreen.database.collections import Collections, Query
 from hullscreen.database.documents import (
@@ -22,17 +22,21 @@ class RoundQueries(Collections):
     """Rounds, what they label, and the potentials that they fit."""
 
     def insert_round(self, round_: RoundDocument, selected: Sequence[Selected]) -> None:
-        """Begin a round; it counts from the moment its own document is there."""
+        """Begin a round; it counts from the moment its own document is there.
+
+        Whatever a decision has left that was killed before is written over: the same structures,
+        for a decision that is taken again has the same result.
+        """
         if self.find_round(round_.number) is not None:
             return
-        self.discard_selected(round_.number)
-        self._bulk("selected", [InsertOne(chosen.to_bson()) for chosen in selected])
+        place = {"campaign": self.name, "round": round_.number}
+        writes: list[ReplaceOne[dict[str, Any]] | DeleteMany] = [
+            ReplaceOne({**place, "number": chosen.number}, chosen.to_bson(), upsert=True)
+            for chosen in selected
+        ]
+        writes.append(DeleteMany({**place, "number": {"$gte": len(selected)}}))
+        self._bulk("selected", writes)
         self._insert("rounds", round_.to_bson())
-
-    def discard_selected(self, number: int) -> None:
-        """Remove what a decision has left that was killed before its round began."""
-        stale = {"campaign": self.name, "round": number}
-        self._retry(lambda: self._database.selected.delete_many(stale))
 
     def find_round(self, number: int) -> RoundDocument | None:
         """A round by its number."""
@@ -59,8 +63,17 @@ class RoundQueries(Collections):
 
     def last_round(self) -> RoundDocument | None:
         """The newest round."""
-        rounds = self.rounds()
-        return rounds[-1] if rounds else None
+        number = self._last_number()
+        return self.find_round(number) if number >= 0 else None
+
+    def _last_number(self) -> int:
+        """Number of the newest round, -1 before the first."""
+        newest = self._retry(
+            lambda: self._database.rounds.find_one(
+                {"campaign": self.name}, {"number": 1}, sort=[("number", DESCENDING)]
+            )
+        )
+        return int(newest["number"]) if newest else -1
 
     def rounds(self) -> list[RoundDocument]:
         """All rounds in order."""
@@ -68,8 +81,12 @@ class RoundQueries(Collections):
         return [_round(document) for document in documents]
 
     def selected(self, **query: Any) -> list[Selected]:
-        """Structures chosen for DFT, in order of round and number."""
-        full = {"campaign": self.name, **query}
+        """Structures chosen for DFT, in order of round and number.
+
+        Without a ``round`` those of all rounds that have begun: a decision may have left some of
+        one that has not.
+        """
+        full = {"campaign": self.name, "round": {"$lte": self._last_number()}, **query}
         documents = self._find("selected", full, sort=["round", "number"])
         return [_selected(document) for document in documents]
 
@@ -94,7 +111,7 @@ class RoundQueries(Collections):
     def selected_counts(self) -> dict[int, int]:
         """Number of structures chosen for DFT by round."""
         pipeline: list[Query] = [
-            {"$match": {"campaign": self.name}},
+            {"$match": {"campaign": self.name, "round": {"$lte": self._last_number()}}},
             {"$group": {"_id": "$round", "n": {"$sum": 1}}},
         ]
         rows = self._aggregate("selected", pipeline)

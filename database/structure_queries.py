@@ -220,10 +220,14 @@ class StructureQueries(Collections):
         self._bulk("structures", writes)
 
     def advance(self, indices: Iterable[int], stage: int) -> None:
-        """Let structures enter a stage."""
+        """Let structures enter a stage; those that are further stay there."""
         change = {"$set": {"stage": stage}, "$unset": {"dropped": ""}}
         for part in parts_of(list(indices), INDICES_AT_ONCE):
-            query = {"campaign": self.name, "index": {"$in": part}}
+            query = {
+                "campaign": self.name,
+                "index": {"$in": part},
+                "stage": {"$lte": stage},
+            }
             self._update("structures", query, change)
 
     def return_to_first_stage(self) -> None:

@@ -6,8 +6,10 @@ import hashlib
 import importlib
 import importlib.metadata
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hullscreen.dft_adapters.engine import EngineMissingError
@@ -27,14 +29,7 @@ def load_calculator(path: str, arguments: Mapping[str, Any]) -> Any:
         The module cannot be imported, has no such class, or the class refuses the arguments.
     """
     module_name, class_name = path.split(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise EngineMissingError(
-            "missing_calculator",
-            f"the ASE calculator {path!r} cannot be imported ({error}); "
-            f"install the package that provides {module_name.split('.')[0]!r} here",
-        ) from error
+    module = _module_of(path)
     calculator_class = getattr(module, class_name, None)
     if not callable(calculator_class):
         raise EngineMissingError(
@@ -58,6 +53,18 @@ def load_calculator(path: str, arguments: Mapping[str, Any]) -> Any:
             "relaxing cells and training need; choose another",
         )
     return calculator
+
+
+def _module_of(path: str) -> ModuleType:
+    module_name = path.partition(":")[0]
+    try:
+        return importlib.import_module(module_name)
+    except ImportError as error:
+        raise EngineMissingError(
+            "missing_calculator",
+            f"the ASE calculator {path!r} cannot be imported ({error}); "
+            f"install the package that provides {module_name.split('.')[0]!r} here",
+        ) from error
 
 
 def _refuse_ignored_arguments(calculator: Any, path: str, arguments: Mapping[str, Any]) -> None:
@@ -94,16 +101,22 @@ def argument_content(value: Any) -> Any:
     return value
 
 
-def package_version(module_name: str) -> str:
-    """Version of the package that provides a module, or a hash of the module's source."""
-    top = module_name.split(".", maxsplit=1)[0]
+def package_version(path: str) -> str:
+    """Version of the package that provides ``"module:Class"``, or a hash of the module's source.
+
+    Raises
+    ------
+    EngineMissingError
+        No package tells its version, and the module cannot be imported.
+    """
+    top = re.split(r"[.:]", path, maxsplit=1)[0]
     try:
         return importlib.metadata.version(top)
     except importlib.metadata.PackageNotFoundError:
         names = importlib.metadata.packages_distributions().get(top)
     if names:
         return importlib.metadata.version(names[0])
-    module = importlib.import_module(module_name)
+    module = _module_of(path)
     source = getattr(module, "__file__", None)
     if source is None:
         return str(getattr(module, "__version__", ""))

@@ -137,7 +137,7 @@ class ASEEngine:
             "engine": "ase",
             "calculator": self.path,
             "arguments": {key: argument_content(value) for key, value in self.arguments.items()},
-            "version": package_version(self.path.split(":")[0]),
+            "version": package_version(self.path),
         }
 
     def single_point(self, atoms: Atoms, directory: Path) -> DFTResult:

@@ -37,7 +37,7 @@ from hullscreen.dft_adapters.failures import (
     Failure,
     raise_if_failed,
 )
-from hullscreen.dft_adapters.folder_lock import alone_in
+from hullscreen.dft_adapters.own_folder import own_folder
 from hullscreen.dft_adapters.result_file import RESULT_FILE, read_result_file, write_result_file
 from hullscreen.dft_adapters.runner import run_command
 
@@ -174,9 +174,8 @@ def run_calculation(engine: FileEngine, atoms: Atoms, directory: Path, task: Tas
         There is no executable, no pseudopotential, no room on the disk, or no use of the folder.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with alone_in(directory):
-            return _computed(engine, atoms, directory, task)
+        with own_folder(directory) as folder:
+            return _computed(engine, atoms, folder, task)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(engine, directory) from error

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hullscreen.database.addresses import URI_VARIABLE, host_of
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, open_database
-from hullscreen.launch.launchpad_file import given_uri
+from hullscreen.database.schema import check_schema
+from hullscreen.launch.launchpad_file import given_uri, other_server
 from hullscreen.launch.settings import Settings, load, with_database_uri
 from hullscreen.potentials.errors import CampaignError
 
@@ -48,7 +50,7 @@ def open_session(directory: Path, database_uri: str | None = None) -> Iterator[S
     SettingsError
         ``hullscreen.toml`` is missing or wrong.
     DatabaseError
-        The server cannot be started or reached.
+        The server cannot be started or reached, or a newer program has written the database.
     """
     settings = with_database_uri(load(directory), database_uri)
     database = settings.database
@@ -58,6 +60,7 @@ def open_session(directory: Path, database_uri: str | None = None) -> Iterator[S
         uri_file=Path(database.uri_file).expanduser() if database.uri_file else None,
         name=database.name,
     ) as connection:
+        check_schema(connection)
         store = CampaignStore(connection, settings.campaign.name)
         yield Session(directory.resolve(), settings, connection, store)
 
@@ -72,14 +75,32 @@ def open_started(directory: Path, database_uri: str | None = None) -> Iterator[S
         It was not; no server is started in a directory that has no data.
     """
     settings = with_database_uri(load(directory), database_uri)
-    not_started = CampaignError(
-        f"campaign {settings.campaign.name!r} has not been started; `hullscreen run {directory}` "
-        "starts it"
-    )
-    embedded = given_uri(settings.database, directory) is None
-    if embedded and not (directory / EMBEDDED_DATA).is_dir():
-        raise not_started
+    uri = given_uri(settings.database, directory)
+    if uri is None and not (directory / EMBEDDED_DATA).is_dir():
+        raise _not_started(directory, settings, uri)
     with open_session(directory, database_uri) as session:
         if session.store.find_campaign() is None:
-            raise not_started
+            raise _not_started(directory, settings, uri)
         yield session
+
+
+def _not_started(directory: Path, settings: Settings, uri: str | None) -> CampaignError:
+    """What to say of a campaign that its database does not hold: it may be in another one."""
+    name = settings.campaign.name
+    begin = f"`hullscreen run {directory}` or `launch` starts it"
+    if uri is not None and (directory / EMBEDDED_DATA).is_dir():
+        return CampaignError(
+            f"campaign {name!r} has not been started in the database {settings.database.name!r} at "
+            f"{host_of(uri)}, but {directory / EMBEDDED_DATA.parent} holds a database of the "
+            f"directory's own: to bring its campaign over, call `hullscreen db dump {directory} "
+            f"DUMP` as before the address was given (without [database], {URI_VARIABLE} and --db), "
+            f"then `hullscreen db restore {directory} DUMP` with it; otherwise {begin} anew"
+        )
+    host = other_server(directory)
+    if uri is None and host:
+        return CampaignError(
+            f"campaign {name!r} has not been started in a database of the directory's own, but was "
+            f"last worked on at {host}: give that address again ({URI_VARIABLE}, or uri_file under "
+            f"[database]); otherwise {begin} anew"
+        )
+    return CampaignError(f"campaign {name!r} has not been started; {begin}")

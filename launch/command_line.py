@@ -83,9 +83,15 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "init": Entry("init", "Make a campaign directory with a commented hullscreen.toml."),
         "forecast": Entry("forecast", "Say what a campaign will cost, before it begins."),
         "run": Entry("run", "Run a campaign here, to its hull; run again, it continues."),
+        "launch": Entry("launch", "Run a campaign through a cluster's queue, to its hull."),
         "submit": Entry("submit", "Put a campaign into the LaunchPad, for workers elsewhere."),
-        "status": Entry("status", "Show how far a campaign is, and what failed and why."),
+        "status": Entry("status", "Show how far a campaign is, who is at it, and what failed."),
         "worker": Entry("worker", "Help a campaign with one more process, for all or some steps."),
+        "logs": Entry("logs", "Show a structure's calculations, and the ends of their files."),
+        "rerun": Entry("rerun", "Let failed DFT jobs run once more."),
+        "pause": Entry("pause", "Let workers finish what they hold and take nothing new."),
+        "resume": Entry("resume", "Let a campaign go on that was paused or cancelled."),
+        "cancel": Entry("cancel", "End the work on a campaign; what it has computed is kept."),
     },
     "Results": {
         "hull": Entry("hull", "Show the stable alloys: a table, JSON or a picture."),
@@ -121,6 +127,7 @@ _KEPT = f"{INTERRUPTED}; what is done is kept, and running the same command agai
 _NOTHING_WRITTEN = f"{INTERRUPTED}; nothing was written"
 INTERRUPTED_BY_NAME = {
     **dict.fromkeys(SECTIONS["Single stages, on files"], _NOTHING_WRITTEN),
+    "launch": f"{INTERRUPTED}; jobs in the queue go on, and the same command continues with them",
     **dict.fromkeys(("run", "submit", "worker", "brute-force", "warm-cache"), _KEPT),
 }
 
@@ -230,6 +237,15 @@ def _server_errors() -> tuple[type[Exception], ...]:
     return () if root is None else (root,)
 
 
+def _server_sentence(error: Exception) -> str:
+    """One sentence for what FireWorks' calls of the server have met, whose address is unknown."""
+    from hullscreen.database.failures import explain, is_known
+
+    if is_known(error):
+        return str(explain(error, ""))
+    return SERVER_GONE.format(reason=" ".join(str(error).split())[:200])
+
+
 def _usage_sentence(error: click.ClickException) -> str:
     sentence = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
@@ -291,8 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _let_go_of_stdout()
         sentence, exit_code = describe_os_error(error), EXIT_FILE_SYSTEM
     except _server_errors() as error:
-        reason = " ".join(str(error).split())[:200]
-        sentence, exit_code = SERVER_GONE.format(reason=reason), EXIT_DATABASE
+        sentence, exit_code = _server_sentence(error), EXIT_DATABASE
     else:
         return result if isinstance(result, int) else 0
     print(f"hullscreen: {sentence}", file=sys.stderr)  # noqa: T201  the last word goes to stderr

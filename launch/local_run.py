@@ -2,76 +2,40 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import signal
 import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from fireworks import LaunchPad
 
-from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.addresses import redact
 from hullscreen.database.connection import SERVER_AWAY
+from hullscreen.launch import campaign_outcome
 from hullscreen.launch.campaign_progress import CampaignProgress
 from hullscreen.launch.campaign_session import Session
-from hullscreen.launch.launchpad_file import write_launchpad_file
+from hullscreen.launch.campaign_start import at_work, begin_pass, in_passes
 from hullscreen.launch.progress import Board
 from hullscreen.launch.server_costs import ServerCosts
-from hullscreen.potentials.errors import CampaignError
+from hullscreen.launch.worker_processes import URI_VARIABLE, end_workers, start_worker
+from hullscreen.potentials.errors import CampaignError, DatabaseError
 from hullscreen.workflows import recovery
-from hullscreen.workflows.campaign import Campaign, register
-from hullscreen.workflows.decisions import new_labels, reopen
+from hullscreen.workflows.campaign import Campaign
+from hullscreen.workflows.campaign_status import activity_of
 from hullscreen.workflows.dft_jobs import RUN_VARIABLE
-from hullscreen.workflows.flows import (
-    DFT,
-    RELAX,
-    TRAIN,
-    prepare_launchpad,
-    submit_campaign,
-)
-from hullscreen.workflows.worker import launchpad_on
+from hullscreen.workflows.flows import DFT, RELAX, TRAIN
+from hullscreen.workflows.tending import Tender
 
 POLL_S = 0.3
-# Steps of workers that others have started are looked after so often.
-LOOK_FOR_LOST_S = 5.0
 # A worker that ends this often in a row without any step being done has met a fault of ours or the
 # machine's.
 MAX_RESTARTS = 20
 # How long nothing may be ready or running before the campaign counts as stuck: steps follow at
 # once.
 PATIENCE_S = 5.0
-FIREWORKS_CONFIG = "FW_config.yaml"
-FIREWORKS_SETTINGS = """\
-# Read by workers: a workflow lock that a killed process left behind is taken over after 15 s.
-WFLOCK_EXPIRATION_SECS: 15
-WFLOCK_EXPIRATION_KILL: true
-PRINT_FW_JSON: false
-"""
-
-
-def prepare(session: Session) -> tuple[Campaign, LaunchPad]:
-    """Register the campaign, make the LaunchPad usable, and write FireWorks' file for users.
-
-    Raises
-    ------
-    CampaignError
-        The database holds a campaign of this name with other settings.
-    DFTError
-        The engine cannot compute these elements.
-    """
-    campaign = Campaign(session.settings, session.store, session.directory / "calculations")
-    register(campaign)
-    launchpad = launchpad_on(session.connection.uri, session.connection.name)
-    prepare_launchpad(launchpad)
-    write_launchpad_file(session.directory, session.settings.database)
-    return campaign, launchpad
 
 
 def run(session: Session, board: Board, n_workers: int, n_dft_workers: int = 0) -> None:
@@ -88,16 +52,18 @@ def run(session: Session, board: Board, n_workers: int, n_dft_workers: int = 0) 
     CampaignError
         A step failed, and it is not DFT's failure on single structures; or another `run` is at
         work.
+    DatabaseError
+        The campaign's own server cannot be brought back; one of the user's is waited for.
     """
-    with _only_one(session.directory):
-        campaign, launchpad = prepare(session)
-        with closing(launchpad.connection):
-            roles: list[tuple[str, ...]] = [(RELAX, TRAIN) if n_dft_workers else ()] * n_workers
-            roles += [(DFT,)] * n_dft_workers
-            if not _is_done(session, launchpad) or _lacking(launchpad, campaign):
-                _work(session, campaign, launchpad, board, roles)
-            if new_labels(campaign) > 0:
-                _work(session, campaign, launchpad, board, roles)
+    roles: list[tuple[str, ...]] = [(RELAX, TRAIN) if n_dft_workers else ()] * n_workers
+    roles += [(DFT,)] * n_dft_workers
+    with at_work(session, "run") as (campaign, launchpad):
+        in_passes(
+            session,
+            campaign,
+            launchpad,
+            lambda: _work(session, campaign, launchpad, board, roles),
+        )
 
 
 def _work(
@@ -108,32 +74,13 @@ def _work(
     roles: Sequence[Sequence[str]],
 ) -> None:
     """Bring back what an earlier run has left, then let workers do what there is to do."""
-    recovery.unlock(launchpad, campaign)
+    if not activity_of(session.connection, session.store.campaign()).alive:
+        recovery.unlock(launchpad, campaign)
     recovery.release_lost(launchpad, campaign)
-    recovery.retry_failed(launchpad, campaign, all_steps=True)
-    if session.store.campaign()["finished"] and recovery.is_idle(launchpad, session.store):
-        board.note(
-            f"{new_labels(campaign)} labels of jobs that were run again, or changed by hand, are "
-            "learnt, and everything is screened once more"
-        )
-        reopen(campaign)
-    recovery.resubmit(launchpad, campaign)
-    submit_campaign(launchpad, campaign)
     n_dft_workers = sum(not role or DFT in role for role in roles)
-    progress = CampaignProgress(campaign, board, n_dft_workers)
-    progress.begin()
+    progress = begin_pass(session, campaign, launchpad, board, n_dft_workers)
     with _Workers(session, launchpad, roles) as workers:
         _watch(session, campaign, launchpad, progress, workers)
-
-
-def _is_done(session: Session, launchpad: LaunchPad) -> bool:
-    """Whether the hull is there, and no step that a user lets run once more is left."""
-    if not session.store.campaign()["finished"]:
-        return False
-    try:
-        return recovery.is_idle(launchpad, session.store)
-    except SERVER_AWAY:
-        return False
 
 
 def _watch(
@@ -146,100 +93,41 @@ def _watch(
     """Show progress and mend what breaks, until the campaign is finished or cannot go on."""
     costs = ServerCosts(session)
     idle_since: float | None = None
-    next_look = time.monotonic() + LOOK_FOR_LOST_S
-    while not _is_done(session, launchpad):
-        progress.show()
-        costs.charge()
+    tender = Tender(launchpad, campaign)
+    away = False
+    while True:
         try:
+            if campaign_outcome.is_done(session, launchpad):
+                break
+            progress.show()
+            costs.charge()
+            if session.store.campaign().get("cancelled"):
+                raise campaign_outcome.cancelled(session, "run")
             if workers.restart_ended():
                 recovery.release_lost(launchpad, campaign)
-            elif time.monotonic() > next_look:
-                next_look = time.monotonic() + LOOK_FOR_LOST_S
-                if _has_lost(launchpad, session.store):
-                    recovery.release_lost(launchpad, campaign)
+            tender.look()
             recovery.retry_failed(launchpad, campaign, all_steps=False)
-            idle = recovery.is_idle(launchpad, session.store)
-        except SERVER_AWAY:
+            idle, away = recovery.is_idle(launchpad, session.store), False
+        except (*SERVER_AWAY, DatabaseError) as error:
+            # Its own server cannot be brought back; another one may be away for maintenance.
+            if session.connection.embedded and isinstance(error, DatabaseError):
+                raise
             idle = False
+            if not away and isinstance(error, DatabaseError):
+                progress.board.note(f"{redact(str(error))}; waiting for it")
+                away = True
         now = time.monotonic()
         idle_since = (idle_since or now) if idle else None
         if idle_since is not None and now - idle_since > PATIENCE_S:
             recovery.release_lost(launchpad, campaign)
             recovery.resubmit(launchpad, campaign)
             if recovery.is_idle(launchpad, session.store):
-                raise _stuck(launchpad, campaign)
+                raise campaign_outcome.stuck(launchpad, campaign)
         time.sleep(POLL_S)
     progress.show(now=True)
     costs.charge(now=True)
-    failed = recovery.failures(launchpad, campaign)
-    if failed:
-        progress.board.note(
-            f"{len(failed)} DFT jobs failed and their structures were left out; "
-            f"`lpad get_fws -s FIZZLED -d more` in {session.directory} shows them"
-        )
-    lacking = _lacking(launchpad, campaign)
-    if lacking:
-        progress.board.note(
-            f"{len(lacking)} of these jobs say nothing about their structures, and the next "
-            f"`hullscreen run` computes them: {_sentence(lacking[0])}"
-        )
-
-
-def _lacking(launchpad: LaunchPad, campaign: Campaign) -> list[recovery.Failure]:
-    """DFT jobs that failed for want of an engine, a file or room, not because of a structure."""
-    failed = recovery.failures(launchpad, campaign)
-    return [one for one in failed if recovery.ENGINE_MISSING in one.reason]
-
-
-def _sentence(failure: recovery.Failure) -> str:
-    """The reason without the name of the exception."""
-    return failure.reason.partition(": ")[2] or failure.reason
-
-
-def _has_lost(launchpad: LaunchPad, store: CampaignStore) -> bool:
-    """Whether a worker of this host that this process did not start has left a step behind."""
-    query = {"spec.campaign": store.name, "state": "RUNNING"}
-    running = launchpad.fireworks.find(query, {"launches": 1})
-    last = [firework["launches"][-1] for firework in running if firework["launches"]]
-    launches = launchpad.launches.find({"launch_id": {"$in": last}}, {"fworker.name": 1})
-    return any(recovery.is_gone(launch["fworker"]["name"]) for launch in launches)
-
-
-def _stuck(launchpad: LaunchPad, campaign: Campaign) -> CampaignError:
-    failed = recovery.failures(launchpad, campaign)
-    stopped = [one for one in failed if one.category != DFT] or failed
-    rounds = {one.round for one in stopped}
-    lacking = [one for one in _lacking(launchpad, campaign) if one.round in rounds]
-    if lacking:
-        return CampaignError(
-            f"{len(lacking)} DFT jobs could not be done, and the campaign cannot do without them: "
-            f"{_sentence(lacking[0])}; mend it and run again"
-        )
-    if stopped:
-        last = stopped[-1]
-        return CampaignError(f"the step {last.name!r} failed: {_sentence(last)}")
-    return CampaignError(
-        "nothing of this campaign can run, and nothing failed; run again, and if that does not "
-        "help, look at `lpad get_wflows`"
-    )
-
-
-@contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock: two supervisors would mend each other's workers."""
-    with (directory / "run.lock").open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.seek(0)
-            raise CampaignError(
-                f"`hullscreen run` is already at work in {directory} (process "
-                f"{stream.read().strip() or 'unknown'}); wait for it or stop it"
-            ) from error
-        stream.truncate(0)
-        stream.write(f"{os.getpid()}\n")
-        stream.flush()
-        yield
+    for sentence in campaign_outcome.remarks(launchpad, campaign, session.directory, "run"):
+        progress.board.note(sentence)
 
 
 @dataclass
@@ -253,7 +141,7 @@ class _Workers:
     """
 
     session: Session
-    launchpad: LaunchPad
+    launchpad: LaunchPad = field(repr=False)
     roles: Sequence[Sequence[str]]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -261,26 +149,17 @@ class _Workers:
     last_progress: tuple[int, int] = (-1, 0)
 
     def __enter__(self) -> Self:
-        logs = self.session.directory / "logs"
-        logs.mkdir(exist_ok=True)
-        (logs / FIREWORKS_CONFIG).write_text(FIREWORKS_SETTINGS, encoding="utf-8")
+        (self.session.directory / "logs").mkdir(exist_ok=True)
         self.processes = [self._start(number) for number in range(len(self.roles))]
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for process in self.processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end_workers(self.processes)
 
     def restart_ended(self) -> bool:
         """Start workers anew that ended before the campaign did; says whether any had."""
         ended = [n for n, process in enumerate(self.processes) if process.poll() is not None]
-        if not ended or _is_done(self.session, self.launchpad):
+        if not ended or campaign_outcome.is_done(self.session, self.launchpad):
             return False
         last = self.session.store.last_round()
         progress = (last.number if last else -1, self.session.store.count_dft())
@@ -301,29 +180,10 @@ class _Workers:
         return self.session.directory / "logs" / f"worker-{number}.log"
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
-        logs = self.session.directory / "logs"
-        environment = {
-            **os.environ,
-            # One process per core: threads inside would only get in each other's way.
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "NUMBA_NUM_THREADS": "1",
-            RUN_VARIABLE: self.run_id,
-            "FW_CONFIG_FILE": str(logs / FIREWORKS_CONFIG),
-        }
-        # An address may hold a password, so it does not go onto a command line.
+        environment = {RUN_VARIABLE: self.run_id}
         if self.session.settings.database.uri:
-            environment["HULLSCREEN_WORKER_DB_URI"] = self.session.settings.database.uri
+            environment[URI_VARIABLE] = self.session.settings.database.uri
+        role = self.roles[number]
+        options = ("--category", *role) if role else ()
         with self._log(number).open("ab") as log:
-            return subprocess.Popen(
-                [
-                    sys.executable, "-m", "hullscreen.launch", "worker",
-                    str(self.session.directory), "--parent", str(os.getpid()),
-                    *(("--category", *role) if (role := self.roles[number]) else ()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-            )  # fmt: skip
+            return start_worker(self.session.directory, *options, environment=environment, log=log)

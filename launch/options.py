@@ -115,13 +115,27 @@ def directory_argument(function: Function) -> Function:
     )(function)
 
 
+def without_secret(_ctx: click.Context, _parameter: click.Parameter, uri: str | None) -> str | None:
+    """Callback of ``--db``: every user of the machine sees the command lines of all others."""
+    from hullscreen.database.addresses import URI_VARIABLE, has_secret
+
+    if uri is not None and has_secret(uri):
+        raise click.BadParameter(
+            "the URI holds a password, which others can read on a command line: put it into a file "
+            "of mode 0600 and name that as [database] uri_file, or into the environment variable "
+            f"{URI_VARIABLE}"
+        )
+    return uri
+
+
 def database_option(function: Function) -> Function:
     """``--db URI``: ``database_uri``, or None for what hullscreen.toml says."""
     return click.option(
         "--db",
         "database_uri",
         metavar="URI",
-        help="MongoDB server to use instead of the one in hullscreen.toml.",
+        callback=without_secret,
+        help="MongoDB server to use instead of the one in hullscreen.toml; without a password.",
     )(function)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -27,10 +28,24 @@ def result_console() -> Console:
 def print_table(
     console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """Print a table; a column whose name ends in ``>`` is aligned to the right.
+    """Print a table with a title; see `result_table`."""
+    console.print(Text(title, style="bold"))
+    console.print(result_table(columns, rows, folds=console.is_terminal))
+    console.print()
 
-    On a narrow terminal the last column is folded. Cells that are None stay empty; whole numbers
-    get separators between thousands.
+
+def result_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, folds: bool = True
+) -> Table:
+    """A table; a column whose name ends in ``>`` is aligned to the right.
+
+    Cells that are None stay empty; whole numbers get separators between thousands; rich's texts
+    keep their colours.
+
+    Parameters
+    ----------
+    folds
+        Whether the last column is folded where the terminal is too narrow.
     """
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=GAP, header_style="")
     for place, name in enumerate(columns, start=1):
@@ -38,14 +53,12 @@ def print_table(
         table.add_column(
             Text(name.removesuffix(">")),
             justify="right" if right else "left",
-            no_wrap=place < len(columns) or not console.is_terminal,
+            no_wrap=place < len(columns) or not folds,
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
-    console.print(Text(title, style="bold"))
-    console.print(table)
-    console.print()
+        table.add_row(*(value if isinstance(value, Text) else Text(_cell(value)) for value in row))
+    return table
 
 
 def _cell(value: Any) -> str:
@@ -66,3 +79,8 @@ def duration(seconds: float) -> str:
     if days:
         return f"{days} d {hours} h"
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def clock(moment: datetime) -> str:
+    """The time of day here, to the second: ``13:04:59``."""
+    return f"{moment.astimezone():%H:%M:%S}"

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from hullscreen.database.addresses import has_secret, without_login
 from hullscreen.launch.settings_template import documented_fields, toml_value
 from hullscreen.potentials.errors import SettingsError
 from hullscreen.workflows.settings_tree import MAX_ATOMS, Settings
@@ -32,7 +33,7 @@ def load(directory: Path) -> Settings:
     ------
     SettingsError
         There is no ``hullscreen.toml``, it is no TOML (the line is named), or a key or value is
-        wrong (the nearest known key or the expected value is named).
+        wrong (the nearest known key or the expected value is named), or it holds a password.
     """
     path = directory / FILE_NAME
     try:
@@ -51,7 +52,14 @@ def load(directory: Path) -> Settings:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is no valid TOML: {error}; correct that line") from error
-    return from_tables(_counted_from(directory, tables), source=str(path), text=text)
+    settings = from_tables(_counted_from(directory, tables), source=str(path), text=text)
+    if has_secret(settings.database.uri):
+        number = _line(text, ("database", "uri"))
+        raise SettingsError(
+            f"{path}, line {number}: [database] uri holds a password, and settings are copied and "
+            "shown to others; put the URI into a file of mode 0600 and name that as uri_file"
+        )
+    return settings
 
 
 def from_tables(tables: Mapping[str, Any], *, source: str = FILE_NAME, text: str = "") -> Settings:
@@ -192,7 +200,9 @@ def _description(where: tuple[str, ...]) -> str:
 
 def _shown(value: Any) -> str:
     """The value as it stands in the file; long ones shortened, a password never shown."""
-    text = re.sub(r"//[^@/]*@", "//...@", toml_value(value))
+    # A login may lack what it is known by: the address may be wrong just there.
+    text = without_login(toml_value(value).strip('"'))
+    text = f'"{text}"' if isinstance(value, str) else text
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -66,3 +66,7 @@ class CampaignError(HullscreenError, RuntimeError):
     """A campaign cannot be continued as asked."""
 
     exit_code = 6
+
+
+class ClaimLostError(CampaignError):
+    """The step was taken away from this process, which was not heard of for too long."""

@@ -1,7 +1,13 @@
 import contextlib
 import copy
+import shutil
+import signal
+import socket
+import subprocess
+import time
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pymongo
 import pymongo.collection
@@ -267,7 +273,7 @@ def small_campaign(mongo_server, tmp_path_factory):
     from fireworks.core.rocket_launcher import launch_rocket
 
     from hullscreen.launch.campaign_session import open_session
-    from hullscreen.launch.local_run import prepare
+    from hullscreen.launch.campaign_start import prepare
     from hullscreen.workflows import recovery
 
     directory = tmp_path_factory.mktemp("campaigns") / "cu-pd"
@@ -300,3 +306,129 @@ def copied_campaign(small_campaign, mongo, put_back):
 
     put_back(mongo, documents_in(small_campaign.connection.database))
     return CampaignStore(mongo, "cu-pd")
+
+
+# Servers of the tests' own, with what a shared one has: logins, TLS
+
+START_PATIENCE_S = 60
+
+
+@dataclass
+class OwnServer:
+    """A mongod on a port of this host that a test may kill."""
+
+    folder: Path
+    options: tuple[str, ...]
+    port: int
+    process: subprocess.Popen | None = None
+
+    def start(self):
+        """Start it, and return when it listens."""
+        from hullscreen.database.mongod import find_mongod
+
+        self.process = subprocess.Popen(
+            [
+                str(find_mongod()), "--dbpath", str(self.folder / "data"),
+                "--port", str(self.port), "--bind_ip", "127.0.0.1",
+                "--unixSocketPrefix", str(self.folder), "--logpath", str(self.folder / "log"),
+                "--logappend", "--wiredTigerCacheSizeGB", "0.25", *self.options,
+            ],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + START_PATIENCE_S
+        while True:
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-3000:]
+            assert time.monotonic() < deadline, "mongod did not start in time"
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            time.sleep(0.02)
+
+    def kill(self, number=signal.SIGKILL):
+        """End it in a way."""
+        self.process.send_signal(number)
+        self.process.wait()
+
+    def uri(self, login="", **options):
+        """Address for a login such as ``ann:secret``."""
+        query = "&".join(f"{name}={value}" for name, value in options.items())
+        return f"mongodb://{login}{'@' if login else ''}localhost:{self.port}/?{query}"
+
+
+@pytest.fixture(scope="session")
+def start_mongod(tmp_path_factory):
+    """Function that starts a server with options of its own; all are ended after the tests."""
+    servers = []
+
+    def start(*options):
+        folder = tmp_path_factory.mktemp("mongod")
+        (folder / "data").mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        servers.append(OwnServer(folder, options, port))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+ADMIN = "admin:Zq7-adm1n"
+
+
+@pytest.fixture(scope="session")
+def server_with_users(start_mongod):
+    """A server that asks for a login; `ADMIN` may do everything."""
+    server = start_mongod("--auth")
+    user, _, password = ADMIN.partition(":")
+    # The first user may be made without a login, from this host.
+    with pymongo.MongoClient(server.uri()) as client:
+        client["admin"].command("createUser", user, pwd=password, roles=["root"])
+    return server
+
+
+@pytest.fixture
+def admin_uri(server_with_users):
+    """Address of the server with users for its administrator."""
+    return server_with_users.uri(ADMIN)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """Folder with two authorities, ca.pem and other.pem, and server.pem of localhost by the first.
+
+    client.pem is a client's, by the first authority too.
+    """
+    if shutil.which("openssl") is None:
+        pytest.skip("the program openssl is not there, which makes certificates")
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new = ("-newkey", "rsa:2048", "-nodes", "-days", "2")
+    authority = ("-addext", "keyUsage=critical,keyCertSign")
+    for name in ("ca", "other"):
+        subject = ("-subj", f"/CN=authority-{name}")
+        files = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
+        openssl("req", "-x509", *new, *subject, *authority, *files)
+    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+    for name in ("server", "client"):
+        files = ("-keyout", f"{name}.key", "-out", f"{name}.request")
+        openssl("req", *new[:3], "-subj", f"/CN={name}", *files)
+        openssl(
+            "x509", "-req", "-in", f"{name}.request", "-CA", "ca.pem", "-CAkey", "ca.key",
+            "-CAcreateserial", "-days", "2", "-extfile", "names", "-out", f"{name}.crt",
+        )  # fmt: skip
+        parts = [(folder / f"{name}.{kind}").read_text() for kind in ("key", "crt")]
+        (folder / f"{name}.pem").write_text("".join(parts))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server_with_tls(start_mongod, certificates):
+    """A server that speaks TLS and nothing else."""
+    return start_mongod(
+        "--tlsMode", "requireTLS", "--tlsCertificateKeyFile", str(certificates / "server.pem")
+    )

@@ -20,6 +20,7 @@ from hullscreen.database.documents import (
     PotentialDocument,
     Prototype,
 )
+from hullscreen.database.schema import ensure_schema
 from hullscreen.dft_adapters.engine import (
     Engine,
     EngineMissingError,
@@ -32,19 +33,30 @@ from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_files import parse_mtp
 from hullscreen.potentials.structures import IndexArray
+from hullscreen.workflows.holding import Held
 from hullscreen.workflows.prototypes import PrototypeBatch, PrototypePool
 from hullscreen.workflows.settings_tree import Settings
 
 FINAL_STAGE = 3
+HEARTBEAT_S = 10.0
 # A random order spreads every wave over all compositions and lattices; the seed keeps it the same.
 ORDER_STREAM = 1
 
 
 @dataclass
 class Accounted:
-    """Processor time of this process that parts of campaigns have been charged with."""
+    """Processor time of this process that campaigns have been charged with.
+
+    Attributes
+    ----------
+    seconds
+        For parts of steps.
+    between
+        For finding, beginning and ending them.
+    """
 
     seconds: float = 0.0
+    between: float = 0.0
 
 
 accounted = Accounted()
@@ -62,11 +74,17 @@ class Campaign:
         Its documents.
     directory
         Where DFT calculations write.
+    heartbeat_s
+        How often whoever holds a step gives a sign of life.
+    held
+        The step that this process carries out; None outside steps.
     """
 
     settings: Settings
     store: CampaignStore
     directory: Path
+    heartbeat_s: float = HEARTBEAT_S
+    held: Held | None = None
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -181,6 +199,7 @@ def register(campaign: Campaign) -> None:
         engine=description(campaign.engine, campaign.elements),
         directory=str(campaign.directory),
     )
+    ensure_schema(store.connection)
     store.ensure_indexes()
     store.create(document)
     stored = store.campaign()
@@ -206,12 +225,18 @@ def register(campaign: Campaign) -> None:
         # Also if it was done before and interrupted: as long as there is no result it may be.
         engine_change.follow(campaign)
     store.set_campaign(
-        settings=document.settings, engine=document.engine, directory=document.directory
+        settings=document.settings,
+        engine=document.engine,
+        directory=document.directory,
+        heartbeat_s=campaign.heartbeat_s,
     )
 
 
 def open_campaign(store: CampaignStore) -> Campaign:
     """The campaign that the database holds.
+
+    Where its directory cannot be seen, as on a node without the file system of the others, DFT
+    writes below the working directory.
 
     Raises
     ------
@@ -219,7 +244,13 @@ def open_campaign(store: CampaignStore) -> Campaign:
         There is none of this name.
     """
     document = store.campaign()
-    return Campaign(Settings(**document["settings"]), store, Path(document["directory"]))
+    directory = Path(document["directory"])
+    return Campaign(
+        Settings(**document["settings"]),
+        store,
+        directory if directory.parent.is_dir() else Path.cwd() / directory.name,
+        document.get("heartbeat_s", HEARTBEAT_S),
+    )
 
 
 def add_prototypes(campaign: Campaign) -> dict[str, int]:

@@ -133,8 +133,6 @@ def decide(campaign: Campaign, round_: RoundDocument) -> None:
     """Take the decision at the end of a round: begin the next one, or finish the campaign."""
     if campaign.store.find_round(round_.number + 1) is not None:
         return
-    # They would look like structures that were asked for before.
-    campaign.store.discard_selected(round_.number + 1)
     if round_.purpose == "final":
         _finish(campaign)
     elif round_.purpose == "validate":

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from ase import Atoms
 
 from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.connection import SERVER_AWAY
 from hullscreen.database.dft_queries import QUARANTINED
 from hullscreen.database.documents import DFTDocument, Geometry
 from hullscreen.dft_adapters.engine import (
@@ -26,13 +28,14 @@ from hullscreen.dft_adapters.engine import (
     remembering_evaluations,
 )
 from hullscreen.dft_adapters.structure_key import canonical_order, structure_key
-from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.errors import CampaignError, DatabaseError, HullscreenError
 from hullscreen.potentials.structures import FloatArray, IntArray
+from hullscreen.workflows.holding import Held
 
 if TYPE_CHECKING:
     from hullscreen.workflows.campaign import Campaign
 
-# Names the run of `hullscreen run` that a process belongs to.
+# Names the run of `hullscreen run` or `launch` that a process belongs to.
 RUN_VARIABLE = "HULLSCREEN_RUN"
 MAX_ATTEMPTS = 3
 
@@ -63,6 +66,7 @@ def jobs_of(campaign: Campaign, purpose: str, repeat_before: datetime | None = N
         campaign.directory,
         json.dumps(campaign.settings.dft.engine_table(), sort_keys=True),
         repeat_before,
+        campaign.held,
     )
 
 
@@ -85,6 +89,8 @@ class DFTJobs:
         All settings of the engine as text, those included that change no energies.
     repeat_before
         Failures up to this moment are computed again; None: none is.
+    held
+        The step that this process carries out; None outside steps.
     """
 
     engine: Engine
@@ -93,6 +99,7 @@ class DFTJobs:
     directory: Path
     settings: str = ""
     repeat_before: datetime | None = None
+    held: Held | None = None
     _fingerprints: dict[frozenset[str], str] = field(default_factory=dict)
 
     def fingerprint(self, atoms: Atoms) -> str:
@@ -187,15 +194,55 @@ class DFTJobs:
         key = self.key(atoms, kind)
         folder = self.directory / key[:2] / key
         limits = hashlib.sha256(f"{self.settings}:{max_steps}".encode()).hexdigest()
-        stored = self.store.dft_result(key)
-        if stored is not None and stored.state == "done":
+        stored = self._known(key, limits, folder)
+        if stored is not None:
             return stored
-        if stored is not None and (stored.state == QUARANTINED or self._is_final(stored, limits)):
+        with self.held.computing(key) if self.held else nullcontext():
+            # Another step, perhaps of another campaign, may have been quicker.
+            return self._known(key, limits, folder) or self._computed(
+                key, kind, atoms, structure_index, compute, folder, limits, counted=counted
+            )
+
+    def _known(self, key: str, limits: str, folder: Path) -> DFTDocument | None:
+        """What was computed before; a failure is raised again."""
+        stored = self.store.dft_result(key)
+        if stored is None or stored.state == "done":
+            return stored
+        if stored.state == QUARANTINED or self._is_final(stored, limits):
             raise CalculationError(stored.state, stored.reason, folder, stored.corrections)
+        return None
+
+    def _computed(
+        self,
+        key: str,
+        kind: str,
+        atoms: Atoms,
+        structure_index: int,
+        compute: Callable[[Path], DFTResult],
+        folder: Path,
+        limits: str,
+        *,
+        counted: bool,
+    ) -> DFTDocument:
+        # Whoever took the step over may be about to compute it, too.
+        self.store.require_claim()
         began = time.process_time()
         try:
             self._refuse_deadly(key, atoms, folder)
             result = compute(folder)
+            return self._save(
+                kind,
+                atoms,
+                structure_index,
+                Geometry(result.cell, result.positions),
+                energy=result.energy,
+                forces=result.forces,
+                stress=result.stress,
+                converged=result.converged,
+                n_evaluations=result.n_evaluations if counted else 0,
+                cpu_seconds=result.cpu_seconds if counted else 0.0,
+                corrections=result.corrections,
+            )
         except CalculationError as error:
             geometry = Geometry(np.array(atoms.cell[:]), np.array(atoms.positions))
             spent = error.cpu_seconds or time.process_time() - began
@@ -206,19 +253,10 @@ class DFTJobs:
                 corrections=error.corrections, limits=limits,
             )  # fmt: skip
             raise
-        return self._save(
-            kind,
-            atoms,
-            structure_index,
-            Geometry(result.cell, result.positions),
-            energy=result.energy,
-            forces=result.forces,
-            stress=result.stress,
-            converged=result.converged,
-            n_evaluations=result.n_evaluations if counted else 0,
-            cpu_seconds=result.cpu_seconds if counted else 0.0,
-            corrections=result.corrections,
-        )
+        except (KeyboardInterrupt, HullscreenError, *SERVER_AWAY):
+            # Asked to end, or the step was taken away: nothing is wrong with the structure.
+            self._forget_attempt(key)
+            raise
 
     def _is_final(self, failure: DFTDocument, limits: str) -> bool:
         """Whether computing it once more would fail once more, and nobody has asked for it."""
@@ -239,6 +277,13 @@ class DFTJobs:
                 f"{atoms.get_chemical_formula()}; see the logs of the workers",
                 folder,
             )
+
+    def _forget_attempt(self, key: str) -> None:
+        """Let an attempt that did not end the process count for nothing."""
+        run = os.environ.get(RUN_VARIABLE)
+        if run:
+            with suppress(*SERVER_AWAY, DatabaseError):
+                self.store.forget_attempt(key, run)
 
     def _save(
         self, kind: str, atoms: Atoms, structure_index: int, geometry: Geometry, **result: Any
@@ -275,6 +320,7 @@ class _Memory:
         self.asked_s = time.process_time()
         stored = self.jobs.store.dft_result(self.jobs.key(atoms, SINGLE_POINT))
         if stored is None or stored.state != "done":
+            self.jobs.store.require_claim()
             return None
         return stored_energy(stored), forces_for(atoms, stored), stored_array(stored.stress)
 

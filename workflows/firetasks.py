@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from fireworks import FiretaskBase, FWAction, explicit_serialize
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.connection import Connection
+from hullscreen.database.claims import Claims
+from hullscreen.database.connection import SERVER_AWAY, Connection
+from hullscreen.potentials.errors import ClaimLostError, DatabaseError
 from hullscreen.workflows import decisions, steps
 from hullscreen.workflows.campaign import Campaign, add_prototypes, open_campaign
 from hullscreen.workflows.flows import submit_round
+from hullscreen.workflows.holding import holding
+from hullscreen.workflows.interruption import StepInterruptedError, interruption
+from hullscreen.workflows.recovery import give_back, last_launch_of, leave
 from hullscreen.workflows.repetition import asked_again_at
+from hullscreen.workflows.tending import Tender
 
 
 class CampaignTask(FiretaskBase):  # type: ignore[misc]
@@ -20,9 +28,35 @@ class CampaignTask(FiretaskBase):  # type: ignore[misc]
     required_params: ClassVar[list[str]] = ["campaign"]
 
     def run_task(self, fw_spec: dict[str, Any]) -> FWAction:
-        """Carry out the step."""
-        del fw_spec
-        self.perform(open_campaign(store_in(self.launchpad, self["campaign"])))
+        """Carry out the step, holding it.
+
+        What ends it without saying anything about it gives it back here: a Firework that has failed
+        might let others begin that wait for it. Nobody holds a step that has failed.
+        """
+        connection, name = connection_of(self.launchpad), self["campaign"]
+        claims = Claims(connection, name)
+        campaign = open_campaign(CampaignStore(connection, name))
+        category, launch_id = fw_spec["_category"], last_launch_of(self.launchpad, self.fw_id)
+        with holding(claims, self.fw_id, category, campaign.heartbeat_s) as held:
+            mine = replace(campaign, store=CampaignStore(connection, name, held.require), held=held)
+            try:
+                with Tender(self.launchpad, campaign).in_background(), interruption.step():
+                    self.perform(mine)
+            except ClaimLostError:
+                leave(self.launchpad, self.fw_id, launch_id)
+                raise
+            except (StepInterruptedError, DatabaseError, *SERVER_AWAY):
+                # A server that is away is told later, by whoever looks after the campaign.
+                with suppress(*SERVER_AWAY, DatabaseError):
+                    if claims.revoke(held.fw_id, held.token):
+                        give_back(self.launchpad, held.fw_id)
+                raise
+            except BaseException:
+                # The failure counts, also where the server goes away just now.
+                with suppress(*SERVER_AWAY, DatabaseError):
+                    claims.release(held.fw_id, held.token)
+                raise
+            claims.release(held.fw_id, held.token)
         return FWAction()
 
     def perform(self, campaign: Campaign) -> None:
@@ -30,12 +64,11 @@ class CampaignTask(FiretaskBase):  # type: ignore[misc]
         raise TypeError(f"{type(self).__name__} cannot step for {campaign.store.name}")
 
 
-def store_in(launchpad: Any, name: str) -> CampaignStore:
-    """The documents of a campaign in a LaunchPad's database."""
-    connection = Connection(
+def connection_of(launchpad: Any) -> Connection:
+    """The database of a LaunchPad."""
+    return Connection(
         database=launchpad.db, uri=launchpad.host or "", name=launchpad.db.name, embedded=False
     )
-    return CampaignStore(connection, name)
 
 
 @explicit_serialize

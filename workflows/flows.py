@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from fireworks import Firework, LaunchPad, Workflow
 
+from hullscreen.database.collections import ALREADY_THERE
 from hullscreen.database.documents import RoundDocument
 from hullscreen.potentials.structures import IndexArray
 from hullscreen.workflows.borrowed_labels import BORROWED
@@ -30,7 +31,17 @@ def prepare_launchpad(launchpad: LaunchPad) -> None:
     launchpad.tuneup()
     # FireWorks knows nothing of campaigns, and a LaunchPad may hold many.
     launchpad.fireworks.create_index([("spec.campaign", 1), ("spec.round", 1), ("state", 1)])
+    # What `hullscreen status` counts, without reading a Firework.
+    launchpad.fireworks.create_index(
+        [("spec.campaign", 1), ("spec._category", 1), ("state", 1), ("updated_on", 1)]
+    )
     launchpad.workflows.create_index([("metadata.campaign", 1), ("metadata.round", 1)])
+    # One workflow for each round, whoever submits it, and how often.
+    launchpad.workflows.create_index(
+        [("metadata.round", 1), ("metadata.campaign", 1)],
+        unique=True,
+        partialFilterExpression={"metadata.round": {"$exists": True}},
+    )
 
 
 def submit_campaign(launchpad: LaunchPad, campaign: Campaign) -> None:
@@ -168,10 +179,20 @@ def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _add_once(launchpad: LaunchPad, campaign: Campaign, number: int, workflow: Workflow) -> None:
-    """Add a workflow unless the LaunchPad has it, instead of what a killed submission left."""
+    """Add a workflow unless the LaunchPad has it, and remove what killed submissions have left."""
     mine = {"campaign": campaign.store.name, "round": number}
     workflow.metadata.update(mine)
     query = {f"metadata.{key}": value for key, value in mine.items()}
     if launchpad.workflows.find_one(query, {"_id": 1}) is None:
-        launchpad.fireworks.delete_many({f"spec.{key}": value for key, value in mine.items()})
-        launchpad.add_wf(workflow)
+        campaign.store.require_claim()
+        try:
+            launchpad.add_wf(workflow)
+        except ALREADY_THERE:
+            launchpad.fireworks.delete_many({"fw_id": {"$in": list(workflow.id_fw)}})
+    submitted = launchpad.workflows.find_one(query, {"nodes": 1})
+    launchpad.fireworks.delete_many(
+        {
+            **{f"spec.{key}": value for key, value in mine.items()},
+            "fw_id": {"$nin": submitted["nodes"]},
+        }
+    )

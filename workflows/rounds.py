@@ -15,7 +15,7 @@ from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 from hullscreen.workflows.campaign import Campaign
-from hullscreen.workflows.dft_jobs import SINGLE_POINT, DFTJobs, atoms_of, stored_energy
+from hullscreen.workflows.dft_jobs import SINGLE_POINT, atoms_of, jobs_of, stored_energy
 from hullscreen.workflows.hull import convex_hull
 from hullscreen.workflows.labelled import labelled_structures
 from hullscreen.workflows.screening import USUAL_SAMPLE, ErrorEstimate, estimate_errors
@@ -62,7 +62,7 @@ def next_round(round_: RoundDocument, **changes: Any) -> RoundDocument:
 def not_asked_before(campaign: Campaign, choices: Sequence[Choice]) -> list[Choice]:
     """Those that were not asked for before: what failed is not asked for again."""
     known = {selected.key for selected in campaign.store.selected()}
-    jobs = _jobs(campaign)
+    jobs = jobs_of(campaign, "")
     return [c for c in choices if jobs.key(_atoms(campaign, c), SINGLE_POINT) not in known]
 
 
@@ -83,7 +83,7 @@ def begin_round(
     ``borrowed`` ones have their labels; they are learnt with the round's own, and counted after
     them.
     """
-    jobs = _jobs(campaign)
+    jobs = jobs_of(campaign, "")
     selected = []
     for number, choice in enumerate(choices):
         cell, positions, species = choice.structures.one(choice.place)
@@ -241,10 +241,6 @@ def fractions(counts: IndexArray) -> FloatArray:
     """Atomic fractions from atoms of each element, shape (n_structures, n_elements)."""
     shares: FloatArray = counts / counts.sum(axis=1, keepdims=True)
     return shares
-
-
-def _jobs(campaign: Campaign) -> DFTJobs:
-    return DFTJobs(campaign.engine, campaign.store, "", campaign.directory)
 
 
 def _atoms(campaign: Campaign, choice: Choice) -> Atoms:

@@ -73,6 +73,7 @@ def command(
     for; the cost of each from calculations with the same engine and elements in the database.
     """
     from hullscreen.launch.campaign_session import open_session
+    from hullscreen.launch.going_on import going_on
     from hullscreen.potentials.errors import DFTError
 
     with open_session(directory, database_uri) as session:
@@ -80,6 +81,7 @@ def command(
             _write_inputs(session, inputs_folder, as_json=as_json)
             return 0
         made = _forecast(session, measure=measure, workers=workers)
+        to_go_on = going_on(session.store.find_campaign() or {}, directory)
     measured = made["measured"]
     in_vain = bool(measured["failures"]) and not measured["calculations"]
     if as_json:
@@ -87,7 +89,7 @@ def command(
     else:
         _show(made)
         what_next = "mend this first, then" if in_vain else "Next:"
-        click.echo(f"{what_next} hullscreen run {directory}")
+        click.echo(f"{what_next} {to_go_on}")
     return DFTError.exit_code if in_vain else 0
 
 

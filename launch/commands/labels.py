@@ -47,10 +47,11 @@ def command(
     A result that cannot be right (an energy that no crystal has, or that contradicts all others; a
     relaxation that went uphill) is quarantined with its reason: nothing is learnt from it and it is
     on no hull. A key may be shortened to its first letters. After --release or --recompute the next
-    `hullscreen run` or `submit` learns and screens everything once more; no other DFT is repeated,
-    and what failed only if it is asked for like this or by `lpad rerun_fws`.
+    `hullscreen run`, `launch` or `submit` learns and screens everything once more; no other DFT is
+    repeated, and what failed only if it is asked for like this or by `lpad rerun_fws`.
     """
     from hullscreen.launch.campaign_session import open_started
+    from hullscreen.launch.going_on import going_on
     from hullscreen.potentials.errors import InputError
     from hullscreen.workflows import label_list
 
@@ -63,16 +64,16 @@ def command(
             rows = [label_list.label_row(result)]
         else:
             rows = [label_list.label_row(r) for r in label_list.dft_results_of(session.store)]
-        doubts = session.store.campaign().get("doubts", {})
+        campaign = session.store.campaign()
+    doubts = campaign.get("doubts", {})
     wanted = {s for s, chosen in (("quarantined", quarantined), ("failed", failed)) if chosen}
     shown = [row for row in rows if not wanted or row["state"] in wanted or release or recompute]
     if as_json:
         click.echo(json.dumps({"total": len(shown), "labels": shown, "doubts": doubts}))
     elif release or recompute:
         what = "counts again" if release else "is removed"
-        click.echo(
-            f"{_name(shown[0])} {what}; `hullscreen run {directory}` learns and screens once more."
-        )
+        to_go_on = going_on(campaign, directory)
+        click.echo(f"{_name(shown[0])} {what}; `{to_go_on}` learns and screens once more.")
     else:
         _show(shown, doubts, directory)
 

@@ -2,122 +2,120 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hullscreen.launch.options import database_option, directory_argument, json_option
 
-# FireWorks' states, and the words of a person; the order of the columns.
-STATES = {
-    "WAITING": "waiting",
-    "READY": "ready",
-    "RESERVED": "in queue",
-    "RUNNING": "running",
-    "COMPLETED": "done",
-    "FIZZLED": "failed",
-    "PAUSED": "paused",
-    "DEFUSED": "defused",
-    "ARCHIVED": "archived",
-}
-ALWAYS_SHOWN = ("WAITING", "READY", "RUNNING", "COMPLETED", "FIZZLED")
-WORK = {
-    "prototypes": "prototypes written",
-    "dft_single_points": "DFT single points",
-    "relaxations": "structures relaxed with the potential",
-    "dft_relaxations": "DFT relaxations",
-}
-PURPOSES = {
-    "seed": "first training structures and first wave",
-    "learn": "learning while it relaxes",
-    "validate": "measuring the potential's error",
-    "refine": "labelling the most promising structures",
-    "final": "DFT relaxations of what may be stable",
-}
+if TYPE_CHECKING:
+    from hullscreen.launch.campaign_session import Session
+
+REDRAWN_EVERY_S = 3.0
+# The server has better things to do for so many times as long as a look took.
+REST_AFTER_LOOKING = 10.0
 
 
-@click.command(epilog="Example: hullscreen status cu-pd")
+@click.command(epilog="Example: hullscreen status cu-pd --watch")
 @directory_argument
+@click.option("--watch", is_flag=True, help="Look again every few seconds until it is finished.")
 @database_option
 @json_option
-def command(*, directory: Path, database_uri: str | None, as_json: bool) -> None:
-    """Show how far the campaign in DIRECTORY is, and what failed and why.
+def command(*, directory: Path, watch: bool, database_uri: str | None, as_json: bool) -> None:
+    """Show how far the campaign in DIRECTORY is, who is at it, and what failed and why.
 
     Steps are counted by the kind of worker that takes them: relax (batches of structures with the
-    potential), train (fits and decisions) and dft.
+    potential), train (fits and decisions) and dft. A step is running while its worker gives signs
+    of life, and lost otherwise. What is left of a round is reckoned from the speed so far.
     """
     from hullscreen.launch.campaign_session import open_started
-    from hullscreen.workflows.campaign_status import campaign_status
 
+    if watch and as_json:
+        raise click.UsageError("--watch and --json are both given; expected one of them")
     with open_started(directory, database_uri) as session:
-        status = campaign_status(session.store, session.connection)
+        if watch:
+            _watch(session, directory)
+            return
+        status = _status(session)
     if as_json:
         click.echo(json.dumps(status))
         return
-    _show(status, directory)
-
-
-def _show(status: dict[str, Any], directory: Path) -> None:
-    from hullscreen.launch.result_tables import print_table, result_console
+    from hullscreen.launch.result_tables import result_console
+    from hullscreen.launch.status_display import status_display
 
     console = result_console()
-    name = f"{status['campaign']} ({'–'.join(status['elements'])})"
+    console.print(status_display(status, directory, folds=console.is_terminal))
+
+
+def _watch(session: Session, directory: Path) -> None:
+    """Draw the status again and again; on a terminal each over the last one.
+
+    A server that goes away is waited for, and said to have gone.
+    """
+    from rich.console import Group, RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+    from hullscreen.database.connection import SERVER_AWAY
+    from hullscreen.launch.result_tables import clock, result_console
+    from hullscreen.launch.status_display import status_display
+    from hullscreen.potentials.errors import DatabaseError
+
+    console = result_console()
+    with Live(console=console, auto_refresh=False) as live:
+        shown: RenderableType = Text()
+        silent_since: datetime | None = None
+
+        def draw(*lines: RenderableType) -> None:
+            if console.is_terminal:
+                live.update(Group(*lines), refresh=True)
+            else:
+                console.print(lines[-1])
+
+        def tell(since: datetime) -> None:
+            nonlocal silent_since
+            if silent_since is None:
+                silent_since = since
+                said = f"The database has not answered since {clock(since)}; waiting."
+                draw(shown, Text(said, style="bold yellow"))
+
+        session.connection.silence.tell = tell
+        while True:
+            began, now = time.monotonic(), datetime.now(UTC)
+            try:
+                status = _status(session)
+            except (*SERVER_AWAY, DatabaseError):
+                tell(now)
+                time.sleep(REDRAWN_EVERY_S)
+                continue
+            silent_since = None
+            seen_at = datetime.now(UTC)
+            shown = status_display(status, directory, folds=console.is_terminal, seen_at=seen_at)
+            draw(shown)
+            if not console.is_terminal:
+                console.print()
+            if status["finished"]:
+                return
+            looked_s = time.monotonic() - began
+            time.sleep(max(REDRAWN_EVERY_S, REST_AFTER_LOOKING * looked_s))
+
+
+def _status(session: Session) -> dict[str, Any]:
+    """How things stand, and of a finished campaign how many phases are stable."""
+    from hullscreen.potentials.errors import CampaignError
+    from hullscreen.workflows.campaign_status import campaign_status
+
+    status = campaign_status(session.store, session.connection)
+    status["n_stable"] = None
     if status["finished"]:
-        console.print(f"{name}: finished")
-    elif status["round"] is None:
-        console.print(f"{name}: generating prototypes")
-    else:
-        stage = status["stage"].replace("_", " ")
-        console.print(f"{name}: {stage}, round {status['round']}, {PURPOSES[status['purpose']]}")
-    if not status["finished"]:
-        for kind, counts in status["progress"].items():
-            of = f" of {counts['total']:,}" if counts["total"] is not None else ""
-            console.print(f"  {WORK[kind]}: {counts['done']:,}{of}{_extrapolating(counts)}")
-    used = {state for counts in status["fireworks"].values() for state in counts}
-    shown = [state for state in STATES if state in used or state in ALWAYS_SHOWN]
-    if status["fireworks"]:
-        print_table(
-            console,
-            "Steps by kind of worker",
-            ["", *(f"{STATES[state]}>" for state in shown)],
-            [
-                (category, *(counts.get(state, 0) for state in shown))
-                for category, counts in sorted(status["fireworks"].items())
-            ],
-        )
-    if status["failures"]:
-        console.print("Failed steps, the newest first")
-        for failed in status["failures"]:
-            reason = failed["reason"] or "no reason is recorded"
-            console.print(f"  {failed['fw_id']}  {failed['name']}: {reason}")
-        console.print("`lpad rerun_fws -i ID` repeats one of them.")
-    if status["n_quarantined"]:
-        console.print(
-            f"DFT results that cannot be right and were put aside: {status['n_quarantined']}; "
-            f"`hullscreen labels {directory} --quarantined` lists them."
-        )
-    for number, doubt in status["doubts"].items():
-        console.print(f"Round {number}: {doubt}.")
-    console.print(_next(status, directory))
+        from hullscreen.workflows.results import final_hull
 
-
-def _extrapolating(counts: dict[str, Any]) -> str:
-    waiting = counts.get("extrapolating", 0)
-    return f", {waiting:,} of them wait for the next potential" if waiting else ""
-
-
-def _next(status: dict[str, Any], directory: Path) -> str:
-    if status["finished"]:
-        return f"The hull: hullscreen hull {directory}"
-    at_work = any(
-        counts.get(state)
-        for counts in status["fireworks"].values()
-        for state in ("RUNNING", "RESERVED")
-    )
-    if at_work and status["stage"] == "final":
-        return f"Workers are at it; the hull so far: hullscreen hull {directory}"
-    if at_work:
-        return "Workers are at it."
-    return f"No worker is at it: hullscreen run {directory} continues"
+        # An element that could not be relaxed leaves no hull.
+        with contextlib.suppress(CampaignError):
+            status["n_stable"] = len(final_hull(session.store).stable)
+    return status

@@ -30,12 +30,13 @@ def command(directory: Path, database_uri: str | None) -> None:
     from contextlib import closing
 
     from hullscreen.launch.campaign_session import open_session
-    from hullscreen.launch.local_run import prepare
+    from hullscreen.launch.campaign_start import prepare
     from hullscreen.workflows import decisions, recovery
 
     with open_session(directory, database_uri) as session:
         campaign, launchpad = prepare(session)
         with closing(launchpad.connection):
+            lost = recovery.release_lost(launchpad, campaign)
             # Workers elsewhere are left alone while they have something to do.
             idle, again = recovery.is_idle(launchpad, session.store), 0
             if idle:
@@ -46,6 +47,8 @@ def command(directory: Path, database_uri: str | None) -> None:
                 finished = False
             recovery.resubmit(launchpad, campaign)
         own_server = session.connection.embedded
+    if lost:
+        click.echo(f"{lost} steps are free again whose workers are gone.", err=True)
     if not idle or finished:
         click.echo("Already submitted; nothing changed.", err=True)
         return

@@ -1,17 +1,26 @@
-"""`hullscreen worker`: one more process for a campaign, or one of those of `hullscreen run`."""
+"""`hullscreen worker`: processes for a campaign, of `hullscreen run`, in a job, or beside."""
 
 from pathlib import Path
 
 import click
 
-from hullscreen.launch.options import ManyValues, directory_argument
+from hullscreen.launch.options import ManyValues
 
 # Those of the Fireworks, said here so that the help is quick.
 CATEGORIES = ("dft", "relax", "train")
 
+EPILOG = """
+\b
+Examples:
+  hullscreen worker cu-pd --category relax train
+  hullscreen worker cu-pd/queue/dft --stop-after 3600     # only with the files of `launch`
+"""
 
-@click.command(epilog="Example: hullscreen worker cu-pd --category relax train")
-@directory_argument
+
+@click.command(epilog=EPILOG)
+@click.argument(
+    "directory", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIRECTORY"
+)
 @click.option(
     "--category",
     "categories",
@@ -19,37 +28,48 @@ CATEGORIES = ("dft", "relax", "train")
     type=click.Choice(CATEGORIES),
     metavar="KIND...",
     help="Kinds of steps to take: dft, relax (with the potential), train (fits and decisions); by "
-    "default all.",
+    "default all, or those of my_fworker.yaml.",
+)
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=1, show_default=True, help="How many."
+)
+@click.option(
+    "--stop-after",
+    "stop_after_s",
+    type=click.FloatRange(min=1.0),
+    default=None,
+    metavar="SECONDS",
+    help="Wall time that the queue gives: a little before, steps are handed back.",
+)
+@click.option(
+    "--idle",
+    "idle_s",
+    type=click.FloatRange(min=0.0),
+    default=float("inf"),
+    metavar="SECONDS",
+    help="End after so long without anything to do; by default wait until the hull is there.",
 )
 @click.option("--parent", type=int, default=None, hidden=True)
-def command(directory: Path, categories: tuple[str, ...], parent: int | None) -> None:
-    """Work on the steps of the campaign in DIRECTORY until its hull is there.
+def command(
+    directory: Path,
+    categories: tuple[str, ...],
+    processes: int,
+    stop_after_s: float | None,
+    idle_s: float,
+    parent: int | None,
+) -> int:
+    """Work on the steps of a campaign until its hull is there.
 
-    The campaign must have been started by `hullscreen run`, which this one helps, or by
-    `hullscreen submit`. Killed at any time, it leaves its step to the others.
+    DIRECTORY is that of the campaign, which `hullscreen run`, `submit` or `launch` has begun, or a
+    folder with FireWorks' my_launchpad.yaml and my_fworker.yaml of it: nothing else is needed on
+    another machine. Asked to end (SIGTERM, Ctrl-C, the end of its time), it hands its step back;
+    killed, it leaves it to the others.
     """
-    import faulthandler
-    import os
-    import signal
+    from hullscreen.launch.worker_processes import work_here, work_in_processes
 
-    from hullscreen.dft_adapters.guardian import die_with_parent
-    from hullscreen.launch.campaign_session import open_session
-    from hullscreen.workflows.worker import launchpad_on, work
-
-    faulthandler.enable()
-    if parent is None:
-        # FireWorks would take an exception for the step's failure, and go on.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    else:
-        # A Ctrl-C in the terminal is for `run`, which then ends its workers.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        die_with_parent(signal.SIGTERM, parent)
-    uri = os.environ.pop("HULLSCREEN_WORKER_DB_URI", None)
-    with open_session(directory, uri) as session:
-        # One that was never started ends here, with a sentence.
-        session.store.campaign()
-        logs = session.directory / "logs"
-        logs.mkdir(exist_ok=True)
-        os.chdir(logs)
-        launchpad = launchpad_on(session.connection.uri, session.connection.name)
-        work(launchpad, session.store, categories=categories)
+    if processes > 1:
+        return work_in_processes(
+            directory, processes, categories, stop_after_s=stop_after_s, idle_s=idle_s
+        )
+    work_here(directory, categories, stop_after_s=stop_after_s, idle_s=idle_s, parent=parent)
+    return 0

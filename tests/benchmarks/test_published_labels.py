@@ -18,7 +18,7 @@ from hullscreen.potentials.labels import errors
 from hullscreen.potentials.least_squares import Weights
 from hullscreen.potentials.moment_tensor_potential import untrained
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.reference]
+pytestmark = [pytest.mark.slow, pytest.mark.reference]
 
 STEPS = 6
 

@@ -278,12 +278,15 @@ def test_the_first_round_of_a_number_stays(store):
 
 
 def test_what_a_killed_decision_left_is_replaced(store, mortal):
-    with mortal(2) as fate:
-        # What was deleted, and half of what was inserted: two of three.
+    with mortal(1) as fate:
+        # Half of what was written.
         store.insert_round(round_document(1), [selected(1, i, f"old {i}") for i in range(3)])
     assert fate.dead
     assert store.find_round(1) is None
-    assert len(store.selected()) == 2
+    assert len(store.selected(round=1)) == 2
+    # A round that has not begun has asked for nothing.
+    assert store.selected() == []
+    assert store.selected_counts() == {}
     store.insert_round(round_document(1), [selected(1, 0, "new")])
     assert [one.key for one in store.selected(round=1)] == ["new"]
 
@@ -376,7 +379,7 @@ def test_costs_are_those_this_campaign_paid(store):
     }  # fmt: skip
     assert store.count_dft() == 5
     assert store.last_dft_at() == store.dft_result("c").created_at
-    assert CampaignStore(store._connection, "idle").last_dft_at() is None
+    assert CampaignStore(store.connection, "idle").last_dft_at() is None
 
 
 def test_borrowed_evaluations_are_those_another_campaign_paid(store):
@@ -426,3 +429,10 @@ def test_reference_relaxations_that_are_done_stay(store):
 def test_attempts_are_counted_by_run(store):
     counts = [store.count_attempt(*one) for one in (("k", "a"), ("k", "a"), ("k", "b"), ("l", "a"))]
     assert counts == [1, 2, 1, 1]
+    store.forget_attempt("k", "a")
+    assert store.count_attempt("k", "a") == 2
+    # Nothing is below zero.
+    for _ in range(3):
+        store.forget_attempt("l", "a")
+    store.forget_attempt("m", "a")
+    assert (store.count_attempt("l", "a"), store.count_attempt("m", "a")) == (1, 1)

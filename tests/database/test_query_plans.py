@@ -21,7 +21,6 @@ FIREWORKS = ("fireworks", "launches", "workflows")
 SORTED = {
     ("structures", "index"): "a batch: at most a few thousand in the order of waves, or the "
     "candidates of one round, are put in the order of the pool",
-    ("dft_results", "created_at"): "brute force asks once when the last calculation ended",
     ("dft_results", "_id"): "costs by purpose, a handful of groups",
 }
 

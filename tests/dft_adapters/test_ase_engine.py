@@ -114,6 +114,12 @@ def test_the_elements_emt_claims_it_really_computes():
     ASEEngine().check(["Ag", "Al", "Au", "Cu", "Ni", "Pd", "Pt"])
 
 
+def test_a_module_that_is_gone_is_told_also_where_only_its_version_is_asked():
+    with pytest.raises(EngineMissingError, match="'slow_emt:Slow' cannot be imported") as caught:
+        fingerprint(ASEEngine("slow_emt:Slow"), ["Cu", "Pd"])
+    assert caught.value.reason == "missing_calculator"
+
+
 def test_elements_are_tried_where_a_calculator_cannot_be_asked(own):
     engine = ASEEngine(own("Keyed"), {"weights": 1})
     engine.check(["Pd"])

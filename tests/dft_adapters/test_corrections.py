@@ -3,7 +3,6 @@
 import errno
 import json
 import random
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from hullscreen.dft_adapters import file_engine, folder_lock
+from hullscreen.dft_adapters import file_engine
 from hullscreen.dft_adapters.corrections import (
     JOURNAL_FILE,
     MAX_CORRECTIONS,
@@ -22,6 +21,7 @@ from hullscreen.dft_adapters.corrections import (
 from hullscreen.dft_adapters.engine import CalculationError, DFTResult, EngineMissingError
 from hullscreen.dft_adapters.failures import Failure
 from hullscreen.dft_adapters.file_engine import Task, run_calculation
+from hullscreen.dft_adapters.own_folder import own_folder
 
 # A relaxation of one atom in a cubic cell: each step takes 1 Å off until 3 Å are left. The first
 # line of `fates`, such as "5 bands are broken", says at which length this run ends, and how.
@@ -203,25 +203,15 @@ def test_a_folder_that_cannot_be_used_is_the_machines_failure(compute, tmp_path)
     assert caught.value.reason == "files"
 
 
-def test_two_workers_want_the_same_calculation(compute, tmp_path):
+def test_two_workers_at_one_calculation_do_not_write_over_each_other(compute, tmp_path):
     folder = tmp_path / "run"
-    with ThreadPoolExecutor(2) as workers:
-        first, second = workers.map(lambda _: compute(folder=folder), range(2))
-    assert first.energy == second.energy == 3.0
-    # Who came second took the result of the first.
+    with own_folder(folder):
+        # The other one may have been stopped for hours.
+        assert compute(folder=folder).energy == 3.0
+        assert lines(tmp_path / "run-2" / "runs") == ["run"]
+        assert not (folder / "runs").exists()
+    compute(folder=folder)
     assert lines(folder / "runs") == ["run"]
-
-
-def test_a_folder_that_somebody_holds_for_ever(compute, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_lock, "PATIENCE_S", 0.2)
-    (tmp_path / "run").mkdir()
-    with (
-        folder_lock.alone_in(tmp_path / "run"),
-        pytest.raises(EngineMissingError, match="another process has been computing in") as caught,
-    ):
-        compute()
-    assert caught.value.reason == "in_use"
-    assert compute().energy == 3.0
 
 
 def test_going_on_from_the_restart_files(compute, tmp_path):

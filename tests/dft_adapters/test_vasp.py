@@ -241,7 +241,8 @@ def test_custodian_mends_relaxations(here, plan, tmp_path, kind, sentence):
 
 def test_a_frozen_vasp_is_ended_and_started_again(here, plan, tmp_path):
     happened = plan({"kind": "frozen"})
-    result = make_engine(frozen_after_s=1.5).single_point(alloy(), tmp_path / "calculation")
+    # Of a healthy start something is heard within a second, on a busy machine within a few.
+    result = make_engine(frozen_after_s=8.0).single_point(alloy(), tmp_path / "calculation")
     assert happened() == {"frozen": 1}
     assert result.corrections == ("Frozen job: ALGO = Normal",)
 

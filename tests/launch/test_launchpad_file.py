@@ -1,6 +1,9 @@
 """my_launchpad.yaml, as FireWorks reads it."""
 
+import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -48,6 +51,21 @@ def test_ours_is_renewed_and_the_users_own_is_kept(tmp_path):
     path.write_text("host: mine\n")
     assert not write_launchpad_file(tmp_path, Database(uri=URI))
     assert path.read_text() == "host: mine\n"
+
+
+def test_fireworks_own_commands_do_not_wait_for_locks_of_lost_processes(tmp_path):
+    write_launchpad_file(tmp_path, Database())
+    ask = "from fireworks import fw_config as f; print(f.WFLOCK_EXPIRATION_SECS)"
+    environment = {k: v for k, v in os.environ.items() if k != "FW_CONFIG_FILE"}
+    answer = subprocess.run(
+        [sys.executable, "-c", ask],
+        cwd=tmp_path, env=environment, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert answer.strip() == "15"
+    # The user's own stay.
+    (tmp_path / "FW_config.yaml").write_text("WFLOCK_EXPIRATION_SECS: 60\n")
+    write_launchpad_file(tmp_path, Database())
+    assert "60" in (tmp_path / "FW_config.yaml").read_text()
 
 
 def test_uri_file(tmp_path):

@@ -8,13 +8,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from fireworks import FWorker
 
+from hullscreen.database.connection import reconnecting
+from hullscreen.database.mongod import find_mongod, server_command
+from hullscreen.database.private_socket import server_answers
 from hullscreen.launch import local_run
 from hullscreen.launch.campaign_session import open_session
-from hullscreen.launch.local_run import prepare, run
+from hullscreen.launch.campaign_start import prepare
+from hullscreen.launch.local_run import run
 from hullscreen.launch.progress import LineBoard
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows import recovery
@@ -48,6 +52,29 @@ PATIENCE_S = 120
 
 
 @pytest.fixture
+def server(tmp_path_factory):
+    """Function that starts a mongod of the user's own and waits for it; its address."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "data").mkdir()
+    socket = folder / "s.sock"
+    command = server_command(find_mongod(), folder / "data", socket, folder / "log", cache_gb=0.25)
+    started = []
+
+    def start():
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        while not server_answers(socket):
+            assert started[-1].poll() is None
+            time.sleep(0.02)
+        return started[-1]
+
+    start.uri = f"mongodb://{quote(str(socket), safe='')}/"
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
 def failing(tmp_path):
     """File with the formulas that DFT cannot compute."""
     path = tmp_path / "failing.txt"
@@ -68,6 +95,36 @@ def session(mongo, tmp_path, failing, monkeypatch):
         yield session
     for pid in workers_of(directory):
         os.kill(pid, signal.SIGKILL)
+    sys.modules.pop("failing_emt", None)
+
+
+@pytest.mark.slow
+def test_a_server_of_the_users_that_is_away_for_long_is_waited_for(
+    server, tmp_path, failing, monkeypatch
+):
+    # A minute otherwise.
+    monkeypatch.setitem(reconnecting.__kwdefaults__, "patience_s", 1.0)
+    monkeypatch.syspath_prepend(str(CALCULATORS))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    monkeypatch.setenv("FAILING_EMT_FORMULAS", str(failing))
+    directory = tmp_path / "campaign"
+    directory.mkdir()
+    (directory / "hullscreen.toml").write_text(SETTINGS.format(uri=server.uri, name="away"))
+    running, lines = [server()], []
+
+    def note(line):
+        lines.append(line)
+        if len(lines) == 1:
+            killer.start()
+        if "waiting for it" in line:
+            running.append(server())
+
+    killer = threading.Timer(3.0, running[0].kill)
+    with open_session(directory) as session:
+        run(session, LineBoard(note), 1)
+        assert session.store.campaign()["finished"]
+    said = [line for line in lines if "waiting for it" in line]
+    assert len(said) == len(running) - 1 == 1, lines
     sys.modules.pop("failing_emt", None)
 
 
@@ -190,20 +247,6 @@ def test_workers_that_are_started_by_hand_bring_a_campaign_to_its_end(session):
     taken = categories_of_launches(session)
     assert {worker for worker, step in taken if step == "dft"} == {("dft",)}
     assert {step for worker, step in taken if worker == ("dft",)} == {"dft"}
-
-
-def test_a_step_that_another_worker_has_left_behind_is_noticed(session):
-    campaign, launchpad = prepare(session)
-    submit_campaign(launchpad, campaign)
-    assert not local_run._has_lost(launchpad, session.store)
-    launchpad.checkout_fw(FWorker(name=recovery.worker_name()), "/")
-    assert not local_run._has_lost(launchpad, session.store)
-    # As if that process had ended, and another had its number now.
-    launchpad.launches.update_many({}, {"$set": {"fworker.name": f"{recovery.worker_name()}0"}})
-    assert local_run._has_lost(launchpad, session.store)
-    assert recovery.release_lost(launchpad, campaign) == 1
-    assert not local_run._has_lost(launchpad, session.store)
-    launchpad.connection.close()
 
 
 @pytest.mark.slow

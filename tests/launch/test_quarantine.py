@@ -1,12 +1,14 @@
 """`hullscreen labels`: what was put aside is shown, released, or computed again."""
 
 import json
+import os
+import socket
 
 import pytest
 
 from hullscreen.launch.campaign_session import open_session
+from hullscreen.launch.campaign_start import prepare
 from hullscreen.launch.command_line import main
-from hullscreen.launch.local_run import prepare
 from hullscreen.workflows import decisions
 from hullscreen.workflows.results import final_hull
 from hullscreen.workflows.screening import TIE
@@ -209,6 +211,25 @@ def test_submitting_again_repeats_what_the_machine_could_not_do(
     state = database.fireworks.find_one({"fw_id": fw_id})["state"]
     assert state == ("READY" if again else "FIZZLED")
     assert copied_campaign.campaign()["finished"]
+
+
+def test_submitting_frees_what_a_killed_run_held(directory, call, copied_campaign, mongo):
+    database = mongo.database
+    job = database.fireworks.find_one({"name": {"$regex": "DFT single points"}})
+    fw_id = job["fw_id"]
+    gone = f"hullscreen|{socket.gethostname()}|{os.getpid()}|1"
+    database.launches.update_one(
+        {"launch_id": job["launches"][-1]}, {"$set": {"state": "RUNNING", "fworker.name": gone}}
+    )
+    database.fireworks.update_one({"fw_id": fw_id}, {"$set": {"state": "RUNNING"}})
+    database.workflows.update_one(
+        {"nodes": fw_id}, {"$set": {f"fw_states.{fw_id}": "RUNNING", "state": "RUNNING"}}
+    )
+    copied_campaign.set_campaign(finished=False)
+    code, _, err = call("submit", directory)
+    assert code == 0
+    assert "1 steps are free again whose workers are gone." in err
+    assert database.fireworks.find_one({"fw_id": fw_id})["state"] == "READY"
 
 
 def test_what_cannot_be_done_is_said(directory, call, copied_campaign, aside):

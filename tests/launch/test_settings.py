@@ -99,7 +99,14 @@ def test_whole_numbers_may_stand_for_fractions():
             {"dft": {"quantum_espresso": {"comand": "pw.x"}}},
             "[dft.quantum_espresso] has no key comand; did you mean command?",
         ),
-        ({"launch": {"xyz": 1}}, "[launch] has no key xyz; known are dft_workers, workers"),
+        (
+            {"launch": {"xyz": 1}},
+            (
+                "[launch] has no key xyz; known are account, dft, dft_workers, environment, "
+                "heartbeat_s, idle_s, parallel_environment, partition, queue, relax, setup, train, "
+                "workers"
+            ),
+        ),
         ({"launch": 1}, "[launch] is 1, expected a table of keys"),
         (
             {"campaign": {}},
@@ -204,10 +211,25 @@ def test_a_wrong_form_is_described(tables):
     assert ", expected: " in complaint(tables)
 
 
-def test_no_password_in_a_complaint():
-    said = complaint({"database": {"uri": "http://me:secret@host"}})
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:secret@host",
+        "http://me:s/secret@host",
+        "me:secret@host",
+        "mongodb:/a:secret@host",
+    ],
+)
+def test_no_password_in_a_complaint(uri):
+    said = complaint({"database": {"uri": uri}})
     assert "secret" not in said
     assert "host" in said
+
+
+def test_an_address_in_place_of_a_file_with_it_is_not_shown():
+    said = complaint({"database": {"uri_file": "mongodb://me:secret@host"}})
+    assert "expected the name of a file" in said
+    assert "secret" not in said
 
 
 def test_unknown_keys_are_reported_before_wrong_values():

@@ -1,7 +1,10 @@
 """DFT is paid for once: by content, whatever the order of atoms, and after any interruption."""
 
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,15 +12,21 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from hullscreen.database.claims import Claims
 from hullscreen.dft_adapters.engine import CalculationError, load_engine
+from hullscreen.potentials.errors import DatabaseError
 from hullscreen.workflows.dft_jobs import (
+    MAX_ATTEMPTS,
     RELAXATION,
+    RUN_VARIABLE,
     SINGLE_POINT,
     DFTJobs,
     atoms_of,
     forces_for,
     relaxation_kind,
 )
+from hullscreen.workflows.holding import holding
+from hullscreen.workflows.interruption import StepInterruptedError
 
 CALCULATORS = Path(__file__).parents[1] / "launch" / "calculators"
 # Tight enough for a dozen evaluations, eV/Å and eV/Å³.
@@ -242,6 +251,44 @@ def test_the_processor_time_of_failed_attempts_is_stored(make_jobs, tmp_path, mo
     assert jobs.store.dft_costs()["learn"]["cpu_seconds"] == 12.5
 
 
+@pytest.mark.parametrize(
+    ("moment", "error"),
+    [("calculate", StepInterruptedError("asked to end")), ("save_dft", DatabaseError("away"))],
+)
+def test_attempts_that_ended_in_order_do_not_count(make_jobs, log, monkeypatch, moment, error):
+    monkeypatch.setenv(RUN_VARIABLE, "a run")
+    jobs = make_jobs()
+
+    def interrupted(*_args):
+        raise error
+
+    with monkeypatch.context() as patch:
+        owner = jobs.store if moment == "save_dft" else jobs.engine.calculator
+        patch.setattr(owner, moment, interrupted)
+        # A long calculation may meet the end of its worker's time as often as it likes.
+        for _ in range(2 * MAX_ATTEMPTS):
+            with pytest.raises(type(error)):
+                jobs.single_point(crystal(), 4)
+    assert jobs.single_point(crystal(), 4).state == "done"
+
+
+def test_attempts_that_end_the_process_count(make_jobs, log, monkeypatch):
+    monkeypatch.setenv(RUN_VARIABLE, "a run")
+    jobs = make_jobs()
+    key = jobs.key(crystal(), SINGLE_POINT)
+    for _ in range(MAX_ATTEMPTS):
+        jobs.store.count_attempt(key, "a run")
+    with pytest.raises(CalculationError, match=f"process ended {MAX_ATTEMPTS} times while"):
+        jobs.single_point(crystal(), 4)
+    assert evaluations(log) == []
+    monkeypatch.setenv(RUN_VARIABLE, "another run")
+    with pytest.raises(CalculationError, match=f"process ended {MAX_ATTEMPTS} times while"):
+        jobs.single_point(crystal(), 4)
+    # Somebody asks for it.
+    jobs.repeat_before = jobs.store.failed_dft()[0].created_at
+    assert jobs.single_point(crystal(), 4).state == "done"
+
+
 def test_a_relaxation_that_does_not_converge_is_a_failure_that_says_so(make_jobs, log):
     jobs = make_jobs()
     with pytest.raises(
@@ -272,3 +319,18 @@ def test_species_are_elements_in_the_campaigns_order():
     atoms = atoms_of(cell, positions, np.array([1, 0], dtype=np.int32), ("Cu", "Pd"))
     assert list(atoms.symbols) == ["Pd", "Cu"]
     assert atoms.pbc.all()
+
+
+def test_two_campaigns_at_work_at_once_compute_a_structure_once(make_jobs, log, mongo):
+    def compute(campaign, fw_id):
+        with holding(Claims(mongo, campaign), fw_id, "dft", 0.5) as held:
+            jobs = replace(make_jobs(campaign), held=held)
+            both_ready.wait()
+            return jobs.single_point(crystal(), fw_id)
+
+    both_ready = threading.Barrier(2, timeout=60.0)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(compute, ["tiny", "other"], [1, 2])
+    assert len(evaluations(log)) == 1
+    assert first.key == second.key
+    assert first.energy == second.energy

@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 from fireworks import FWorker
@@ -11,9 +9,12 @@ from fireworks.core import rocket
 from fireworks.core.launchpad import WFLock
 from fireworks.core.rocket_launcher import launch_rocket
 
+from hullscreen.database.campaign_parts import refuse_at_work
+from hullscreen.database.claims import Claims
 from hullscreen.dft_adapters.engine import EngineMissingError
+from hullscreen.launch import campaign_outcome
 from hullscreen.potentials.errors import CampaignError, DatabaseError, DFTError
-from hullscreen.workflows import decisions, recovery, steps
+from hullscreen.workflows import decisions, holding, recovery, steps
 from hullscreen.workflows.flows import submit_round
 
 HERE = socket.gethostname()
@@ -50,7 +51,7 @@ def round_begun(tiny_history, make_campaign, mongo, launchpad, put_back):
 
 def run_rockets(launchpad, round_number, name=None, most=1000):
     """Run what is ready of a round, as a worker does, until nothing is."""
-    worker = FWorker(name=name or recovery.worker_name(), query={"spec.round": round_number})
+    worker = FWorker(name=name or holding.worker_name(), query={"spec.round": round_number})
     for _ in range(most):
         if not launch_rocket(launchpad, worker, strm_lvl="CRITICAL"):
             return
@@ -97,28 +98,6 @@ def test_killed_at_any_write_of_a_rocket_a_round_still_ends(
     assert lives > 30
 
 
-def test_a_live_process_is_not_gone():
-    assert not recovery.is_gone(recovery.worker_name())
-
-
-def test_a_process_that_ended_is_gone():
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        name = f"hullscreen|{HERE}|{process.pid}|{recovery.process_start(process.pid)}"
-        assert not recovery.is_gone(name)
-        process.kill()
-        process.wait()
-        assert recovery.is_gone(name)
-
-
-def test_a_process_number_that_was_given_again_is_gone():
-    assert recovery.is_gone(GONE)
-
-
-@pytest.mark.parametrize("name", ["hullscreen|elsewhere|1|1", "rocket-launcher-7", "a|b|c|d"])
-def test_of_other_workers_nothing_is_known(name):
-    assert not recovery.is_gone(name)
-
-
 @pytest.mark.parametrize(
     ("worker", "state", "released"),
     [
@@ -133,7 +112,7 @@ def test_fireworks_of_lost_workers_are_ready_again(
     worker, state, released, round_begun, mongo, launchpad
 ):
     campaign, number = round_begun("validate", fits=False)
-    fworker = FWorker(name=worker or recovery.worker_name(), query={"spec.round": number})
+    fworker = FWorker(name=worker or holding.worker_name(), query={"spec.round": number})
     firework, _ = launchpad.checkout_fw(fworker, "/", state=state)
     assert recovery.release_lost(launchpad, campaign) == released
     after = "READY" if released else state
@@ -176,19 +155,17 @@ def test_a_lost_firework_of_a_locked_workflow_is_released(round_begun, mongo, la
     assert mongo.database.workflows.count_documents({"locked": True}) == 0
 
 
-# What was raised, whether in DFT, and whether it is run again: at once, by a new `run`.
+# What was raised, whether in DFT, and whether a new `run` repeats it.
 FAILURES = {
-    "engine failed on a structure": (DFTError("1 of 4 jobs failed: no"), True, False, False),
-    "engine missing": (EngineMissingError("missing_executable", "no pw.x"), True, False, True),
-    "server away during DFT": (DatabaseError("No MongoDB server answers"), True, True, True),
-    "server away": (DatabaseError("No MongoDB server answers"), False, True, True),
-    "step failed": (CampaignError("no σ"), False, False, True),
-}  # fmt: skip
+    "engine failed on a structure": (DFTError("1 of 4 jobs failed: no"), True, False),
+    "engine missing": (EngineMissingError("missing_executable", "no pw.x"), True, True),
+    "step failed": (CampaignError("no σ"), False, True),
+}
 
 
 @pytest.mark.parametrize("case", FAILURES)
 def test_what_failed_is_run_again_if_it_may_succeed(case, round_begun, launchpad, monkeypatch):
-    error, in_dft, at_once, by_a_new_run = FAILURES[case]
+    error, in_dft, by_a_new_run = FAILURES[case]
     campaign, number = round_begun("validate", fits=False)
 
     def fail(*_args):
@@ -205,11 +182,29 @@ def test_what_failed_is_run_again_if_it_may_succeed(case, round_begun, launchpad
     assert failure.round == number
     assert failure.reason.endswith(str(error))
     assert type(error).__name__ in failure.reason
-    assert recovery.retry_failed(launchpad, campaign, all_steps=False) == int(at_once)
-    assert recovery.retry_failed(launchpad, campaign, all_steps=True) == int(
-        by_a_new_run and not at_once
-    )
+    # Nobody holds it, so that a campaign that rests may be dumped or removed at once.
+    assert Claims(campaign.store.connection, "tiny").of([failure.fw_id])[failure.fw_id].holder == ""
+    refuse_at_work(campaign.store.connection, "tiny", "a dump")
+    assert recovery.retry_failed(launchpad, campaign, all_steps=False) == 0
+    assert recovery.retry_failed(launchpad, campaign, all_steps=True) == int(by_a_new_run)
     assert len(recovery.failures(launchpad, campaign)) == int(not by_a_new_run)
+
+
+@pytest.mark.parametrize("step", ["DFT", "decision"])
+def test_a_step_that_lost_its_server_is_given_back(step, round_begun, launchpad, monkeypatch):
+    campaign, number = round_begun("validate", fits=False)
+
+    def fail(*_args):
+        raise DatabaseError("No MongoDB server answers")
+
+    with monkeypatch.context() as patch:
+        if step == "DFT":
+            patch.setattr(steps, "label", fail)
+        else:
+            patch.setattr(decisions, "decide", fail)
+        run_rockets(launchpad, number, most=1 if step == "DFT" else 2)
+    assert recovery.failures(launchpad, campaign) == []
+    assert len(launchpad.get_fw_ids({"spec.round": number, "state": "READY"})) == 1
 
 
 def test_dft_that_a_stopped_round_needs_is_run_again(round_begun, launchpad, monkeypatch):
@@ -246,3 +241,13 @@ def test_a_campaign_without_rounds_is_submitted(make_campaign, mongo, launchpad)
     recovery.resubmit(launchpad, make_campaign())
     (firework,) = mongo.database.fireworks.find({})
     assert (firework["name"], firework["state"]) == ("prototypes", "READY")
+
+
+def test_a_campaign_whose_step_was_defused_says_how_to_go_on(round_begun, launchpad):
+    campaign, number = round_begun("validate", fits=False)
+    (ready,) = launchpad.get_fw_ids({"spec.round": number, "state": "READY"})
+    launchpad.defuse_fw(ready)
+    error = campaign_outcome.stuck(launchpad, campaign)
+    assert f"`lpad reignite_fws -i {ready}`" in str(error)
+    launchpad.reignite_fw(ready)
+    assert "lpad reignite" not in str(campaign_outcome.stuck(launchpad, campaign))

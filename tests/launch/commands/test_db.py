@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hullscreen.database.connection import URI_VARIABLE
+from hullscreen.database.addresses import URI_VARIABLE
 from hullscreen.database.embedded_server import acquire, stop
 from hullscreen.database.server_files import process_start
 from hullscreen.launch.command_line import main
@@ -69,7 +69,7 @@ def test_stop_waits_for_users_unless_forced(campaign, capsys):
 
 def test_given_server_is_neither_started_nor_stopped(campaign, capsys, monkeypatch):
     monkeypatch.setenv(URI_VARIABLE, "mongodb://ann:s3cret@db.example.org:27017/")
-    for verb in ("start", "stop", "status"):
+    for verb in ("start", "stop"):
         code, out, _ = run(capsys, "db", verb, campaign)
         assert code == 0
         assert "db.example.org:27017, which hullscreen neither starts nor stops" in out

@@ -13,7 +13,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from hullscreen.database.connection import URI_VARIABLE
+from hullscreen.database.addresses import URI_VARIABLE
 from hullscreen.launch.command_line import main
 from hullscreen.launch.result_tables import duration
 
@@ -309,7 +309,8 @@ def test_status(directory, unfinished, call, call_json):
     assert "DFT relaxations of what may be stable" in out
     relaxations = call_json("status", unfinished)["progress"]["dft_relaxations"]
     assert relaxations["done"] == relaxations["total"] - 1
-    assert f"hullscreen run {unfinished} continues" in out
+    assert "No worker is at it." in out
+    assert f"To go on: hullscreen run {unfinished}\n" in out
 
 
 def test_status_shows_failures(unfinished, mongo, call):
@@ -321,8 +322,9 @@ def test_status_shows_failures(unfinished, mongo, call):
         {"$set": {"action.stored_data._exception": {"_stacktrace": trace, "_details": None}}},
     )
     _, out, _ = call("status", unfinished)
-    assert f"  {step['fw_id']}  {step['name']}: no scf\n" in out
-    assert "lpad rerun_fws" in out
+    assert re.search(rf"^ +1  dft +{step['fw_id']}  no scf *$", out, flags=re.MULTILINE)
+    assert f"hullscreen rerun {unfinished} --failed" in out
+    assert f"hullscreen logs {unfinished} --firework {step['fw_id']}" in out
 
 
 # What cannot be
@@ -338,7 +340,8 @@ def test_a_campaign_that_was_not_started(tmp_path, monkeypatch, call, words):
     code, out, err = call(words[0], tmp_path, *words[1:])
     assert (code, out) == (6, "")
     assert err == (
-        f"hullscreen: campaign 'a' has not been started; `hullscreen run {tmp_path}` starts it\n"
+        f"hullscreen: campaign 'a' has not been started; `hullscreen run {tmp_path}` or `launch` "
+        "starts it\n"
     )
     # No server was started for that.
     assert not (tmp_path / "database").exists()

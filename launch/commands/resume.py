@@ -1,0 +1,34 @@
+"""``hullscreen resume``: let a campaign go on after `pause` or `cancel`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hullscreen.launch.options import database_option, directory_argument
+
+
+@click.command(epilog="Example: hullscreen resume cu-pd")
+@directory_argument
+@database_option
+def command(directory: Path, database_uri: str | None) -> None:
+    """Let workers of the campaign in DIRECTORY take steps again, after `pause` or `cancel`.
+
+    It starts none: those that `pause` has left waiting go on by themselves.
+    """
+    from hullscreen.launch.campaign_session import open_started
+    from hullscreen.launch.going_on import going_on
+    from hullscreen.workflows.campaign_control import resume
+
+    with open_started(directory, database_uri) as session:
+        before = session.store.campaign()
+        resume(session.store)
+    to_go_on = going_on(before, directory)
+    if before.get("cancelled"):
+        said = f"Resumed; `{to_go_on}` starts workers."
+    else:
+        said = (
+            f"Resumed: workers that waited go on. Where there are none, `{to_go_on}` starts some."
+        )
+    click.echo(said)
