@@ -150,8 +150,9 @@ def resynchronise(launchpad: LaunchPad, campaign: Campaign) -> None:
             # What is ready for both is left alone: a worker may be taking it at this moment, and
             # would lose it to another one. What one has just taken is its own; of lost ones the
             # state is changed anyway.
-            state = launchpad.fireworks.find_one({"fw_id": fw_id}, {"state": 1})["state"]
-            if state != "RESERVED" and (state != "READY" or fw_id in disagreeing):
+            now = launchpad.fireworks.find_one({"fw_id": fw_id}, {"state": 1})
+            left_alone = {"RESERVED"} if fw_id in disagreeing else {"RESERVED", "READY"}
+            if now is not None and now["state"] not in left_alone:
                 launchpad._refresh_wf(fw_id)  # noqa: SLF001 - as `lpad refresh_wf` does
 
 

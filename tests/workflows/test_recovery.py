@@ -251,3 +251,30 @@ def test_a_campaign_whose_step_was_defused_says_how_to_go_on(round_begun, launch
     assert f"`lpad reignite_fws -i {ready}`" in str(error)
     launchpad.reignite_fw(ready)
     assert "lpad reignite" not in str(campaign_outcome.stuck(launchpad, campaign))
+
+
+def test_what_a_worker_is_just_taking_is_not_given_to_another(
+    round_begun, launchpad, mongo, monkeypatch
+):
+    campaign, number = round_begun("seed", fits=True)
+    ready = [
+        firework["fw_id"]
+        for firework in mongo.database.fireworks.find({"spec.round": number, "state": "READY"})
+    ]
+    written_in_part, taken = ready[:2]
+    workflow = {"nodes": written_in_part}
+    launchpad.workflows.update_one(workflow, {"$set": {f"fw_states.{written_in_part}": "WAITING"}})
+    refresh, reservations = launchpad._refresh_wf, [taken]
+
+    def while_one_is_taken(fw_id):
+        for reserved in reservations:
+            query = {"fw_id": reserved}
+            launchpad.fireworks.update_one(query, {"$set": {"state": "RESERVED"}})
+        reservations.clear()
+        refresh(fw_id)
+
+    monkeypatch.setattr(launchpad, "_refresh_wf", while_one_is_taken)
+    recovery.resynchronise(launchpad, campaign)
+    assert mongo.database.fireworks.find_one({"fw_id": taken})["state"] == "RESERVED"
+    stored = launchpad.workflows.find_one(workflow)["fw_states"]
+    assert stored[str(written_in_part)] == "READY"
