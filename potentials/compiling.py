@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from numba import njit
+from numba import config, njit
 from numba.core.caching import IndexDataCacheFile
 from numba.core.event import Event, Listener, register
 
@@ -58,6 +58,7 @@ class _CacheFile(IndexDataCacheFile):  # type: ignore[misc]  # numba has no type
     def save(self, key: object, data: object) -> None:
         """Keep a kernel, if there is room for it."""
         try:
+            Path(self._cache_path).mkdir(parents=True, exist_ok=True)
             super().save(key, data)
         except OSError as error:
             _LOGGER.info("compiled code cannot be kept, so the next run compiles again: %s", error)
@@ -71,8 +72,10 @@ _LOGGER = logging.getLogger(__name__)
 _ANNOUNCER = _Announcer()
 register("numba:compile", _ANNOUNCER)
 
+# Inside the folder that ``NUMBA_CACHE_DIR`` names.
+SHARED = "hullscreen"
 # Where compiled kernels are kept, with what their files' names end in if they are of this version.
-_FOLDERS: dict[str, str] = {}
+_FOLDERS: dict[str, set[str]] = {}
 _NAMED = re.compile(r"-([0-9a-f]{16})(?:\.\d+)?\.nb[ic]$")
 
 
@@ -82,7 +85,7 @@ def kernel(function: Function) -> Function:
     numba notices that the file of a function changed, but not that a kernel it calls in another
     file did. Here an entry is valid only for the very text of all files of this package and of the
     function's own, and it is kept in a file of its own, apart from those of versions whose classes
-    are gone.
+    are gone. All installations of one version share it in the folder that ``NUMBA_CACHE_DIR`` names.
     """
     return _compiled(function, **_FAST_OPTIONS, forceinline=False)
 
@@ -91,7 +94,8 @@ def is_compiled() -> bool:
     """Whether a process of this version has kept kernels that were imported here."""
     return any(
         next(Path(folder).glob(f"*-{digest}*.nbi"), None) is not None
-        for folder, digest in _FOLDERS.items()
+        for folder, digests in _FOLDERS.items()
+        for digest in digests
     )
 
 
@@ -120,10 +124,11 @@ def _compiled(function: Function, **options: object) -> Function:
     if stored is not None:
         digest = _sources_digest(Path(function.__code__.co_filename).parent)
         base = f"{stored._impl.filename_base}-{digest[:16]}"  # noqa: SLF001
+        folder = str(Path(config.CACHE_DIR) / SHARED) if config.CACHE_DIR else stored.cache_path
         stored._cache_file = _CacheFile(  # noqa: SLF001
-            cache_path=stored.cache_path, filename_base=base, source_stamp=digest
+            cache_path=folder, filename_base=base, source_stamp=digest
         )
-        _FOLDERS[stored.cache_path] = digest[:16]
+        _FOLDERS.setdefault(folder, set()).add(digest[:16])
     return compiled  # type: ignore[no-any-return]  # numba has no types
 
 
@@ -141,7 +146,7 @@ def remove_stale() -> int:
         path
         for folder, current in sorted(_FOLDERS.items())
         for path in Path(folder).glob("*.nb[ic]")
-        if (named := _NAMED.search(path.name)) and named[1] != current
+        if (named := _NAMED.search(path.name)) and named[1] not in current
     ]
     for path in stale:
         path.unlink(missing_ok=True)
