@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import getitem
 from typing import Any
 
@@ -181,13 +181,32 @@ class StructureQueries(Collections):
         return self._read_in_parts("structures", query, fields, along=BY_INDEX, size=READ_AT_ONCE)
 
     def tally(self, *fields: str, **query: Any) -> dict[tuple[Any, ...], int]:
-        """Number of structures by the values of some fields, None where one is missing."""
-        pipeline: list[Query] = [
-            {"$match": {"campaign": self.name, **query}},
-            {"$group": {"_id": [f"${name}" for name in fields], "n": {"$sum": 1}}},
-        ]
-        rows = self._aggregate("structures", pipeline)
-        return {tuple(row["_id"]): row["n"] for row in rows}
+        """Number of structures by the values of some fields, None where one is missing.
+
+        Values are looked up and counted one by one along an index that begins with the query's
+        fields and goes on with these: no structure is read, however many there are.
+        """
+        full = {"campaign": self.name, **query}
+        total = self._retry(lambda: self._database.structures.count_documents(full))
+        return self._tally(full, fields, total) if total else {}
+
+    def _tally(
+        self, query: Query, fields: Sequence[str], total: int
+    ) -> dict[tuple[Any, ...], int]:
+        if not fields:
+            return {(): total}
+        first, rest = fields[0], fields[1:]
+        values = self._retry(lambda: self._database.structures.distinct(first, query))
+        found: dict[tuple[Any, ...], int] = {}
+        for value in [value for value in values if value is not None]:
+            part = {**query, first: value}
+            n = self._retry(partial(self._database.structures.count_documents, part))
+            if n:
+                found |= {(value, *more): k for more, k in self._tally(part, rest, n).items()}
+            total -= n
+        if total > 0:
+            found[(None,) * len(fields)] = total
+        return found
 
     def search(
         self, query: Query, fields: Sequence[str], *, sort: Sequence[str], limit: int = 0

@@ -35,7 +35,7 @@ validation_structures = 3
 engine = "quantum_espresso"
 [dft.quantum_espresso]
 preset = "debian-lda"
-kpoint_spacing = 0.05
+kpoint_spacing = 0.08
 spin_from_fraction = 0.9
 [database]
 uri = "{uri}"
@@ -43,8 +43,9 @@ name = "{database}"
 [launch]
 workers = 2
 """
-# B2 NiAl with these settings, computed elsewhere; 5 meV/atom cover another start volume's k points.
-NICKEL_ALUMINIDE_EV_PER_ATOM = pytest.approx(-0.752, abs=0.005)
+# B2 NiAl, fcc Al and fcc Ni relaxed by pw.x alone, on 5×5×5, 6×6×6 and 7×7×7 points, from inputs
+# written by hand: -0.6848 (on denser points -0.75). 5 meV/atom cover another start volume's k points.
+NICKEL_ALUMINIDE_EV_PER_ATOM = pytest.approx(-0.685, abs=0.005)
 # Aluminium and magnesium are norm-conserving and soft: a tenth of a second a calculation. One
 # compound is stable, and nothing else lies within 40 meV/atom of the hull. The wide window lets a
 # campaign of twenty structures lose labels, and yet find it.
