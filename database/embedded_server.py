@@ -34,7 +34,9 @@ from hullscreen.database.server_files import (
 from hullscreen.potentials.errors import DatabaseError
 
 GUARD_S = 1.0
-DEFAULT_CACHE_GB = 1.0
+# An eighth of the memory, but no more than a campaign of 400,000 structures makes use of.
+MEMORY_GB = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+DEFAULT_CACHE_GB = min(MEMORY_GB / 8, 2.0)
 DEFAULT_GRACE_S = 5.0
 
 
