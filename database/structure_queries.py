@@ -190,9 +190,7 @@ class StructureQueries(Collections):
         total = self._retry(lambda: self._database.structures.count_documents(full))
         return self._tally(full, fields, total) if total else {}
 
-    def _tally(
-        self, query: Query, fields: Sequence[str], total: int
-    ) -> dict[tuple[Any, ...], int]:
+    def _tally(self, query: Query, fields: Sequence[str], total: int) -> dict[tuple[Any, ...], int]:
         if not fields:
             return {(): total}
         first, rest = fields[0], fields[1:]

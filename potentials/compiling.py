@@ -85,7 +85,7 @@ def kernel(function: Function) -> Function:
     numba notices that the file of a function changed, but not that a kernel it calls in another
     file did. Here an entry is valid only for the very text of all files of this package and of the
     function's own, and it is kept in a file of its own, apart from those of versions whose classes
-    are gone. All installations of one version share it in the folder that ``NUMBA_CACHE_DIR`` names.
+    are gone. In the folder that ``NUMBA_CACHE_DIR`` names, installations of one version share it.
     """
     return _compiled(function, **_FAST_OPTIONS, forceinline=False)
 

@@ -44,7 +44,7 @@ name = "{database}"
 workers = 2
 """
 # B2 NiAl, fcc Al and fcc Ni relaxed by pw.x alone, on 5×5×5, 6×6×6 and 7×7×7 points, from inputs
-# written by hand: -0.6848 (on denser points -0.75). 5 meV/atom cover another start volume's k points.
+# written by hand: -0.6848 (on denser ones -0.75). 5 meV/atom cover another start volume's points.
 NICKEL_ALUMINIDE_EV_PER_ATOM = pytest.approx(-0.685, abs=0.005)
 # Aluminium and magnesium are norm-conserving and soft: a tenth of a second a calculation. One
 # compound is stable, and nothing else lies within 40 meV/atom of the hull. The wide window lets a
