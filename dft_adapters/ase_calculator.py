@@ -8,6 +8,7 @@ import importlib.metadata
 import inspect
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -113,7 +114,7 @@ def package_version(path: str) -> str:
     try:
         return importlib.metadata.version(top)
     except importlib.metadata.PackageNotFoundError:
-        names = importlib.metadata.packages_distributions().get(top)
+        names = _distributions().get(top)
     if names:
         return importlib.metadata.version(names[0])
     module = _module_of(path)
@@ -121,3 +122,9 @@ def package_version(path: str) -> str:
     if source is None:
         return str(getattr(module, "__version__", ""))
     return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Installed packages by the modules that they provide; looking through all takes a while."""
+    return importlib.metadata.packages_distributions()
