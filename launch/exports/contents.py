@@ -118,8 +118,12 @@ def collect(store: CampaignStore, wanted: Wanted, *, of_hull: bool) -> Contents:
 
 
 def one_line(text: str) -> str:
-    """A text that breaks no line of a file: control characters become the sign for unreadable."""
-    return _UNPRINTABLE.sub("\ufffd", text)
+    """A text that breaks no line of a file: what is unreadable becomes the sign for that.
+
+    Control characters are, and a text of nothing but blanks.
+    """
+    line = _UNPRINTABLE.sub("\ufffd", text)
+    return line if line.strip() else "\ufffd"
 
 
 def _matches(entry: Entry, hull: HullResult, wanted: Wanted) -> bool:

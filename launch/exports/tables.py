@@ -68,7 +68,7 @@ def _row(entry: Entry) -> list[Any]:
         entry.energy_per_atom,
         entry.formation_energy_per_atom,
         entry.energy_above_hull,
-        entry.is_stable,
+        str(entry.is_stable),
         entry.volume,
         entry.density,
         entry.result.key,

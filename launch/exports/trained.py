@@ -6,9 +6,8 @@ from pathlib import Path
 
 from hullscreen.database.documents import PotentialDocument
 from hullscreen.launch.exports.contents import Contents, one_line
-from hullscreen.launch.exports.labelled_cells import with_provenance
+from hullscreen.launch.exports.labelled_cells import with_provenance, write_cells
 from hullscreen.potentials.cfg_files import Configuration
-from hullscreen.potentials.data_files import write_frames
 from hullscreen.potentials.errors import CampaignError, InputError
 from hullscreen.workflows.campaign import open_campaign
 from hullscreen.workflows.labelled import labelled_structures, training_set_of
@@ -65,7 +64,7 @@ def write_training_set(contents: Contents, path: Path) -> None:
         )
         for i, (selected, result) in enumerate(labels)
     ]
-    write_frames(path, with_provenance(cells, contents), campaign.elements)
+    write_cells(path, with_provenance(cells, contents), campaign.elements)
 
 
 def _chosen(contents: Contents) -> list[PotentialDocument]:
