@@ -19,9 +19,13 @@ from hullscreen.database.schema import program_version
 LIBRARIES = ("numpy", "scipy", "spglib", "pymatgen", "ase")
 # Tables of settings that are about machines.
 PRIVATE_TABLES = ("database", "launch")
-# The folders of an absolute path, or of one below somebody's home: "mpirun /opt/bin/pw.x". What
-# has a scheme before it is an address, and goes with its host.
-_FOLDERS = re.compile(r"(?:\w+://\S*/)|(?<![\w.])~?/(?:[^/\s'\"]+/)*")
+# Absolute folders, those below a home, and whatever has the scheme of an address before it.
+_FOLDERS = re.compile(
+    r"\w+://[^\s/'\"]*/?(?:[^\s/'\"]+/)*"
+    r"|'(?:~\w*)?/(?:[^/']+/)*(?=[^/']*')"
+    r"|\"(?:~\w*)?/(?:[^/\"]+/)*(?=[^/\"]*\")"
+    r"|(?<![\w./~])(?:~\w*)?/(?:[^/\s'\"]+/)*"
+)
 
 
 def provenance(store: CampaignStore) -> dict[str, Any]:
@@ -75,9 +79,14 @@ def without_folders(value: Any) -> Any:
     {'command': 'mpirun -np 4 pw.x'}
     """
     if isinstance(value, str):
-        return _FOLDERS.sub("", value)
+        return _FOLDERS.sub(_quote_of, value)
     if isinstance(value, Mapping):
         return {str(key): without_folders(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [without_folders(one) for one in value]
     return value
+
+
+def _quote_of(folders: re.Match[str]) -> str:
+    """What stays of folders: the mark of quotation before them."""
+    return folders[0][0] if folders[0][0] in "'\"" else ""

@@ -64,12 +64,12 @@ def copied_directory(directory, copied_campaign, mongo, tmp_path):
 
 @pytest.fixture
 def unstable(copied_directory, copied_campaign, mongo):
-    """Hull of the copied campaign with two more phases above it for each of its compounds."""
+    """Hull of the copied campaign with three more phases above it for each of its compounds."""
     database = mongo.database
     for entry in final_hull(copied_campaign).entries:
         found = database.structures.find_one({"index": entry.structure_index}, {"_id": 0})
         result = database.dft_results.find_one({"key": found["final"]["key"]}, {"_id": 0})
-        for number, height in ((1000, 0.002), (2000, 0.05)):
+        for number, height in ((1000, 0.002), (2000, 0.05), (3000, 0.09)):
             key, index = f"{result['key'][:-6]}{number}", found["index"] + number
             energy = result["energy"] + height * entry.nsites
             final = {**found["final"], "key": key, "energy_per_atom": energy / entry.nsites}
@@ -81,9 +81,9 @@ def unstable(copied_directory, copied_campaign, mongo):
 
 
 @pytest.fixture
-def hostile_names(copied_directory, copied_campaign, mongo):
+def hostile_names(unstable, mongo):
     """Hostile names of prototypes by structure; the directory is `copied_directory`."""
-    relaxed = [entry.structure_index for entry in final_hull(copied_campaign).entries]
+    relaxed = [entry.structure_index for entry in unstable.entries]
     names = {index: HOSTILE[place % len(HOSTILE)] for place, index in enumerate(relaxed)}
     for index, name in names.items():
         mongo.database.structures.update_one({"index": index}, {"$set": {"prototype": name}})
