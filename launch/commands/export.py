@@ -103,10 +103,11 @@ def command(
     check_output(form, output, replace=force)
 
     from hullscreen.launch.campaign_session import open_started
-    from hullscreen.launch.exports.contents import Wanted, collect
+    from hullscreen.launch.exports.contents import Wanted, check_wanted, collect
     from hullscreen.launch.exports.writing import STANDARD_OUTPUT, write_export
 
     wanted = Wanted(stable_only, max_energy_above_hull, formula, number, stage, potential, width)
+    check_wanted(wanted, name, of_hull=form.of_hull)
     with open_started(directory, database_uri) as session:
         contents = collect(session.store, wanted, of_hull=form.of_hull)
         write_export(form, contents, output, replace=force)

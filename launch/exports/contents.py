@@ -17,7 +17,6 @@ from hullscreen.workflows.results import HullResult, final_hull
 
 # Control characters break lines, and lone surrogates are no text that can be written.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-SHORT = ("campaign", "chemsys", "finished", "seed", "dft_engine", "schema_version", "exported_at")
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,31 @@ class Contents:
         return self.hull
 
 
+def check_wanted(wanted: Wanted, name: str, *, of_hull: bool) -> None:
+    """Refuse what the format of this name could only ignore.
+
+    Raises
+    ------
+    InputError
+        Structures are chosen for a format of potentials, or a potential for one of structures.
+    """
+    of_structures = {
+        "--stable": wanted.stable_only,
+        "--max-energy-above-hull": wanted.max_energy_above_hull is not None,
+        "--formula": wanted.formula is not None,
+        "--number": wanted.structure_index is not None,
+    }
+    of_potentials = {
+        "--stage": wanted.stage is not None,
+        "--potential": wanted.potential is not None,
+    }
+    senseless = of_potentials if of_hull else of_structures
+    for option, given in senseless.items():
+        if given:
+            what = "a potential" if of_hull else "relaxed structures"
+            raise InputError(f"{option} chooses {what}, and {name} shows none; leave it out")
+
+
 def collect(store: CampaignStore, wanted: Wanted, *, of_hull: bool) -> Contents:
     """Read from the database what an export needs.
 
@@ -108,7 +132,7 @@ def collect(store: CampaignStore, wanted: Wanted, *, of_hull: bool) -> Contents:
     if not of_hull:
         return Contents(store, wanted, origin)
     hull = final_hull(store)
-    entries = tuple(e for e in hull.entries if _matches(e, hull, wanted))
+    entries = _selected(hull, wanted)
     if not entries:
         raise InputError(
             f"none of the {len(hull.entries)} structures that DFT has relaxed is what was asked "
@@ -126,13 +150,17 @@ def one_line(text: str) -> str:
     return line if line.strip() else "\ufffd"
 
 
-def _matches(entry: Entry, hull: HullResult, wanted: Wanted) -> bool:
+def _selected(hull: HullResult, wanted: Wanted) -> tuple[Entry, ...]:
     highest, index = wanted.max_energy_above_hull, wanted.structure_index
-    return (
-        (highest is None or entry.energy_above_hull <= highest)
+    formula = None if wanted.formula is None else _reduced(wanted.formula, hull)
+    stable = {entry.structure_index for entry in hull.stable}
+    return tuple(
+        entry
+        for entry in hull.entries
+        if (highest is None or entry.energy_above_hull <= highest)
         and (index is None or entry.structure_index == index)
-        and (wanted.formula is None or entry.formula_pretty == _reduced(wanted.formula, hull))
-        and (not wanted.stable_only or entry in hull.stable)
+        and (formula is None or entry.formula_pretty == formula)
+        and (not wanted.stable_only or entry.structure_index in stable)
     )
 
 

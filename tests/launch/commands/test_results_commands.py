@@ -236,7 +236,7 @@ def test_status_shows_failures(unfinished, mongo, call):
 
 @pytest.mark.parametrize(
     "words",
-    [["hull"], ["query"], ["report"], ["status"], ["export", "--format", "json", "-o", "x"]],
+    [["hull"], ["query"], ["report"], ["status"], ["export", "--format", "json"]],
 )
 def test_a_campaign_that_was_not_started(tmp_path, monkeypatch, call, words):
     monkeypatch.delenv(URI_VARIABLE, raising=False)

@@ -191,6 +191,22 @@ def test_nothing_to_select(directory, call, tmp_path, words, sentence):
 
 
 @pytest.mark.parametrize(
+    ("name", "words", "sentence"),
+    [
+        ("a.csv", ["--potential", "3"], "--potential chooses a potential, and csv shows none"),
+        ("a.cif", ["--stage", "1"], "--stage chooses a potential, and cif shows none"),
+        ("a.mtp", ["--stable"], "--stable chooses relaxed structures, and potential shows none"),
+        ("a.mtp", ["--number", "0"], "--number chooses relaxed structures"),
+    ],
+)
+def test_choices_that_a_format_could_only_ignore(directory, call, tmp_path, name, words, sentence):
+    code, out, err = call("export", directory, "--output", tmp_path / name, *words)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     "words", [["--number", str(2**70)], ["--potential", str(2**63)], ["--stage", "3"]]
 )
 def test_numbers_that_no_campaign_has(directory, call, words):
