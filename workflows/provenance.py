@@ -34,9 +34,9 @@ def provenance(store: CampaignStore) -> dict[str, Any]:
     Returns
     -------
     ``campaign``, ``chemsys``, ``elements``, ``finished`` (whether its hull is final), ``seed`` of
-    its random numbers, ``settings`` (the tables of ``hullscreen.toml``), ``dft_engine`` (name and
-    fingerprint), ``versions`` of programs, ``schema_version`` of its documents, ``started_at`` and
-    ``exported_at``. No address, password or folder is in it.
+    its random numbers, ``settings`` (the tables of ``hullscreen.toml``), ``dft_engine`` (name,
+    fingerprint, and the content that this is of), ``versions`` of programs, ``schema_version`` of
+    its documents, ``started_at`` and ``exported_at``. No address, password or folder is in it.
 
     Raises
     ------
@@ -57,7 +57,11 @@ def provenance(store: CampaignStore) -> dict[str, Any]:
         "elements": list(campaign["elements"]),
         "finished": bool(campaign["finished"]),
         "seed": settings["campaign"]["seed"],
-        "dft_engine": {"name": engine["name"], "fingerprint": engine["fingerprint"]},
+        "dft_engine": {
+            "name": engine["name"],
+            "fingerprint": engine["fingerprint"],
+            "content": without_folders(engine["content"]),
+        },
         "versions": {
             "hullscreen": program_version(),
             "python": platform.python_version(),

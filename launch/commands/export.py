@@ -11,7 +11,7 @@ from hullscreen.launch.options import database_option, directory_argument
 
 # Rounds are numbered from zero, structures of a pool too; no 64-bit number of MongoDB is exceeded.
 NUMBER = click.IntRange(0, 2**31 - 1)
-_LINES = "\n".join(f"  {name:13}{form.summary}" for name, form in FORMATS.items())
+_LINES = "\n".join(f"  {name:14}{form.summary}" for name, form in FORMATS.items())
 EPILOG = f"""
 \b
 Formats:
@@ -54,10 +54,13 @@ Examples:
     help="Only structures up to this far above the hull, eV/atom.",
 )
 @click.option("--formula", "-f", help="Only structures of this composition, such as CuPd3.")
-@click.option("--number", "-n", type=NUMBER, help="Only the structure of this number.")
+@click.option(
+    "--number", "-n", type=NUMBER, metavar="NUMBER", help="Only the structure of this number."
+)
 @click.option(
     "--stage",
     type=click.IntRange(1, 2),
+    metavar="1|2",
     help="Of potential and training-set: the screening; both by default.",
 )
 @click.option(

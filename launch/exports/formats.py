@@ -87,7 +87,7 @@ FORMATS: dict[str, Format] = {
     "csv": Format("hullscreen.launch.exports.tables:write_csv", "a table", (".csv",)),
     "json": Format(
         "hullscreen.launch.exports.tables:write_json",
-        "what `hullscreen hull --json` prints",
+        "what `hullscreen hull --json --all` prints",
         (".json",),
     ),
     "hull-figure": Format(

@@ -115,7 +115,7 @@ def drawn(picture: HullPicture, width: str) -> Any:
 
 def _draw_binary(figure: Any, picture: HullPicture, width: str) -> None:
     figure.set_size_inches(WIDTHS_INCHES[width], BINARY_HEIGHTS[width])
-    axes = axes_in_inches(figure, left=0.52, right=0.08, bottom=0.40, top=0.26)
+    axes = axes_in_inches(figure, left=0.60, right=0.08, bottom=0.40, top=0.26)
     x = np.asarray(picture.fractions)[:, 1]
     energies = 1000.0 * np.asarray(picture.formation_energies)
     stable = np.asarray(picture.is_stable, dtype=bool)

@@ -19,9 +19,9 @@ def test_everything_to_compute_it_again(make_campaign):
     assert known["finished"] is False
     assert known["seed"] == 3
     stored = campaign.store.campaign()
-    assert known["dft_engine"] == {
-        "name": "EMT", "fingerprint": stored["engine"]["fingerprint"]
-    }  # fmt: skip
+    engine = known["dft_engine"]
+    assert (engine["name"], engine["fingerprint"]) == ("EMT", stored["engine"]["fingerprint"])
+    assert engine["content"]["calculator"] == "ase.calculators.emt:EMT"
     assert known["versions"]["hullscreen"] == program_version()
     assert known["versions"]["ase"] == version("ase")
     assert known["schema_version"] == SCHEMA_VERSION

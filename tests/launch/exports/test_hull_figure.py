@@ -40,7 +40,11 @@ def made_up(n_elements, n_entries=60, seed=0):
 def boxes_of(figure):
     """Boxes of all texts of a figure, in points."""
     renderer = figure.canvas.get_renderer()
-    texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+    texts = list(figure.texts)
+    for axes in figure.axes:
+        texts += axes.texts
+        texts += axes.get_legend().get_texts() if axes.get_legend() else []
+        texts += [axes.xaxis.label, axes.yaxis.label] if axes.axison else []
     return [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text()]
 
 
