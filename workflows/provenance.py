@@ -14,7 +14,7 @@ from typing import Any
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import now
-from hullscreen.database.schema import program_version
+from hullscreen.database.schema import program_version, stored_version
 
 LIBRARIES = ("numpy", "scipy", "spglib", "pymatgen", "ase")
 # Tables of settings that are about machines.
@@ -67,7 +67,7 @@ def provenance(store: CampaignStore) -> dict[str, Any]:
             "python": platform.python_version(),
             **{library: version(library) for library in LIBRARIES},
         },
-        "schema_version": int(campaign["schema_version"]),
+        "schema_version": stored_version(store.connection),
         "started_at": campaign["created_at"].isoformat(timespec="seconds"),
         "exported_at": now().isoformat(timespec="seconds"),
         "settings": settings,
