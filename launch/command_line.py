@@ -97,7 +97,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "hull": Entry("hull", "Show the stable alloys: a table, JSON or a picture."),
         "query": Entry("query", "List structures by composition, energy or stability."),
         "labels": Entry("labels", "List DFT results; release or recompute quarantined ones."),
-        "export": Entry("export", "Write structures as CIF, POSCAR, extxyz or pymatgen entries."),
+        "export": Entry("export", "Write results for other programs, and the hull for a paper."),
         "report": Entry("report", "Show what each stage kept and dropped, and what it cost."),
         "brute-force": Entry("brute_force", "Relax the whole pool with DFT and compare the hulls."),
     },

@@ -33,6 +33,7 @@ PNG_DPI = 200
 ELEMENT_DISTANCE = 18.0
 # Rows of a quaternary's table.
 TABLE_ROWS = 24
+NOTHING = np.zeros((0, 2))
 # Letters of a method's name that a legend in one row has room for; the title names longer ones.
 SHORT_NAME = 8
 
@@ -163,7 +164,7 @@ def _draw_binary(figure: Any, picture: HullPicture) -> None:
     stable = np.asarray(picture.is_stable, dtype=bool)
     others = np.zeros(0) if picture.background is None else 1000.0 * picture.background[1]
     axes.set_xlim(-0.045, 1.045)
-    axes.set_ylim(*_energy_range(energies, np.concatenate([energies[~stable], others])))
+    axes.set_ylim(*energy_range(energies, np.concatenate([energies[~stable], others])))
     if picture.background is not None:
         axes.scatter(
             picture.background[0][:, 1],
@@ -221,17 +222,17 @@ def _draw_binary(figure: Any, picture: HullPicture) -> None:
     )
     figure.suptitle(picture.title, x=0.545, y=0.98, fontsize=13.5, color=INK)
     line = np.stack([x[corners], energies[corners]], axis=1)
-    _label_phases(
+    label_phases(
         axes,
         np.stack([x, energies], axis=1),
         picture,
-        _labelled(picture),
+        labelled(picture),
         lines=np.stack([line[:-1], line[1:]], axis=1),
         best_degrees=np.full(len(x), 270.0),
     )
 
 
-def _energy_range(energies: FloatArray, unstable: FloatArray) -> tuple[float, float]:
+def energy_range(energies: FloatArray, unstable: FloatArray) -> tuple[float, float]:
     """Limits of a binary's energy axis, meV/atom: the hull, and what lies not far above it."""
     lowest = min(float(energies.min()), 0.0)
     positive = unstable[unstable > 0]
@@ -266,7 +267,7 @@ def _draw_quaternary(figure: Any, picture: HullPicture) -> None:
     axes.set_xlim(-0.12, 1.12)
     axes.set_ylim(-0.12, 1.06)
     _draw_phases(figure, axes, picture, corners, line_width=0.5)
-    compounds = [i for i in _labelled(picture) if not _is_pure(picture, i)]
+    compounds = [i for i in labelled(picture) if not is_pure(picture, i)]
     compounds.sort(key=lambda i: float(picture.formation_energies[i]))
     rows = [
         (with_subscripts(picture.labels[i]), f"{1000.0 * picture.formation_energies[i]:.1f}")
@@ -303,10 +304,10 @@ def _draw_phases(
             zorder=1,
             label="relaxed by the potential only",
         )
-    outline = np.stack([corners[[i, j]] for i, j in _pairs(len(corners))])
+    outline = np.stack([corners[[i, j]] for i, j in pairs(len(corners))])
     for start, end in outline:
         axes.plot(*np.stack([start, end]).T, color=INK, linewidth=1.2, zorder=2)
-    lines = places[_tie_lines(picture)]
+    lines = places[tie_lines(picture)]
     for number, (start, end) in enumerate(lines):
         axes.plot(
             *np.stack([start, end]).T,
@@ -342,11 +343,11 @@ def _draw_phases(
             color=INK,
             zorder=7,
         )
-    _label_phases(
+    label_phases(
         axes,
         places,
         picture,
-        [i for i in _labelled(picture) if not _is_pure(picture, i)],
+        [i for i in labelled(picture) if not is_pure(picture, i)],
         lines=np.concatenate([lines, outline]),
         best_degrees=np.degrees(np.arctan2(*(places - middle).T[::-1])),
     )
@@ -378,7 +379,7 @@ def _draw_unstable(figure: Any, axes: Any, picture: HullPicture, places: FloatAr
     bar.outline.set_visible(False)
 
 
-def _label_phases(
+def label_phases(
     axes: Any,
     places: FloatArray,
     picture: HullPicture,
@@ -386,8 +387,22 @@ def _label_phases(
     *,
     lines: FloatArray,
     best_degrees: FloatArray,
+    scale: float = 1.0,
+    covered: FloatArray = NOTHING,
 ) -> None:
-    """Formulas of ``entries``, those with the deepest energies first."""
+    """Write formulas of ``entries``, those with the deepest energies first.
+
+    Parameters
+    ----------
+    axes, picture
+        Where, and of what.
+    places
+        Of all entries, in data coordinates, shape (n_entries, 2).
+    lines, best_degrees, scale
+        See `place_labels`; a direction for each entry.
+    covered
+        Further points that no label may cover, in data coordinates, shape (n, 2).
+    """
     stable = np.asarray(picture.is_stable, dtype=bool)
     chosen = sorted(entries, key=lambda i: float(picture.formation_energies[i]))
     place_labels(
@@ -395,29 +410,32 @@ def _label_phases(
         places[chosen],
         [with_subscripts(picture.labels[i]) for i in chosen],
         best_degrees[chosen],
-        solid=places[stable],
+        solid=np.concatenate([places[stable], covered]),
         loose=places[~stable],
         lines=lines,
+        scale=scale,
     )
 
 
-def _is_pure(picture: HullPicture, entry: int) -> bool:
+def is_pure(picture: HullPicture, entry: int) -> bool:
+    """Whether an entry is an element."""
     return bool(np.max(picture.fractions[entry]) > 1.0 - FRACTION_TOLERANCE)
 
 
-def _tie_lines(picture: HullPicture) -> IndexArray:
+def tie_lines(picture: HullPicture) -> IndexArray:
     """Pairs of entries joined by an edge of a facet, shape (n_lines, 2)."""
     facets = convex_hull(picture.fractions, picture.formation_energies).facets
-    pairs = [facets[:, [i, j]] for i, j in _pairs(facets.shape[1])]
-    return np.unique(np.concatenate(pairs), axis=0)
+    edges = [facets[:, [i, j]] for i, j in pairs(facets.shape[1])]
+    return np.unique(np.concatenate(edges), axis=0)
 
 
-def _pairs(n: int) -> Iterator[tuple[int, int]]:
+def pairs(n: int) -> Iterator[tuple[int, int]]:
+    """Every two of ``n`` numbers, the smaller one first."""
     return ((i, j) for i in range(n) for j in range(i + 1, n))
 
 
-def _labelled(picture: HullPicture) -> list[int]:
-    """Stable entries, one for each label."""
+def labelled(picture: HullPicture) -> list[int]:
+    """Numbers of stable entries, one for each label."""
     first: dict[str, int] = {}
     for i in np.flatnonzero(picture.is_stable).tolist():
         first.setdefault(picture.labels[i], i)

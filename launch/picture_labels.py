@@ -23,6 +23,8 @@ LEADER_GAP = 11.0
 # Font sizes in points: while there are few labels, and never below.
 LARGEST, SMALLEST = 11.0, 7.5
 FEW_LABELS, SHRINK_PER_LABEL = 12, 0.12
+# In print, whatever the scale.
+LEGIBLE = 6.0
 
 
 def place_labels(
@@ -34,6 +36,7 @@ def place_labels(
     solid: FloatArray,
     loose: FloatArray,
     lines: FloatArray,
+    scale: float = 1.0,
 ) -> list[Any]:
     """Write labels beside their points, the first ones with the widest choice.
 
@@ -51,6 +54,8 @@ def place_labels(
         Points that no label may cover, and points that it had better not, shapes (n, 2).
     lines
         Ends of the lines of the picture, shape (n_lines, 2, 2).
+    scale
+        Of letters and distances, smaller than one in small figures.
 
     Returns
     -------
@@ -58,6 +63,8 @@ def place_labels(
     """
     figure = axes.get_figure()
     renderer = figure.canvas.get_renderer()
+    # Equal scales on both axes take effect in drawing only, unless they are asked for.
+    axes.apply_aspect()
     to_points = axes.transData.transform
     steps = np.linspace(0.0, 1.0, POINTS_OF_A_LINE)[None, :, None]
     ends = to_points(lines.reshape(-1, 2)).reshape(-1, 2, 2)
@@ -67,6 +74,7 @@ def place_labels(
     low_limit = np.array([frame.x0 + 2.0, figure.bbox.y0])
     high_limit = np.array([figure.bbox.x1, figure.bbox.y1])
     size = min(max(LARGEST - SHRINK_PER_LABEL * (len(texts) - FEW_LABELS), SMALLEST), LARGEST)
+    size = max(scale * size, LEGIBLE)
     taken = np.zeros((0, 4))
     written = []
     for place, text, best in zip(anchors, texts, best_degrees, strict=True):
@@ -85,7 +93,7 @@ def place_labels(
         half = np.array([box.width, box.height]) / 2 + 0.5
         anchor = to_points(place)
         choice, cheapest = None, np.inf
-        for distance in DISTANCES:
+        for distance in scale * np.array(DISTANCES):
             for degrees in DIRECTIONS:
                 way = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
                 # Wide labels beside a point stand as clear of it as those above.
@@ -95,12 +103,12 @@ def place_labels(
                     continue
                 if ((low < taken[:, 2:]) & (high > taken[:, :2])).all(axis=1).any():
                     continue
-                if _count_inside(solid, low - 4.0, high + 4.0):
+                if _count_inside(solid, low - 4.0 * scale, high + 4.0 * scale):
                     continue
                 turned = abs((degrees - best + 180.0) % 360.0 - 180.0)
                 cost = (
                     LINE_COST * _count_inside(traced, low, high)
-                    + MARKER_COST * _count_inside(loose, low - 2.0, high + 2.0)
+                    + MARKER_COST * _count_inside(loose, low - 2.0 * scale, high + 2.0 * scale)
                     + DISTANCE_COST * distance
                     + DEGREE_COST * turned
                 )
@@ -114,7 +122,7 @@ def place_labels(
         _surround_with_white(label)
         taken = np.append(taken, [[*(centre - half), *(centre + half)]], axis=0)
         written.append(label)
-        if distance - half[1] > LEADER_GAP:
+        if distance - half[1] > LEADER_GAP * scale:
             _draw_leader(axes, place, anchor, centre, half)
     return written
 

@@ -1,31 +1,27 @@
-"""``hullscreen export``: structures of a campaign for other programs."""
+"""``hullscreen export``: results of a campaign for other programs, and for print."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from hullscreen.launch.exports.formats import FORMATS, format_name
 from hullscreen.launch.options import database_option, directory_argument
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+# Rounds are numbered from zero, structures of a pool too; no 64-bit number of MongoDB is exceeded.
+NUMBER = click.IntRange(0, 2**31 - 1)
+_LINES = "\n".join(f"  {name:14}{form.summary}" for name, form in FORMATS.items())
+EPILOG = f"""
+\b
+Formats:
+{_LINES}
 
-    from hullscreen.workflows.hull_entries import Entry
-    from hullscreen.workflows.results import HullResult
-
-FORMATS = ("cif", "poscar", "extxyz", "entries", "json")
-SUFFIXES = {"cif": ".cif", "poscar": ".vasp"}
-EPILOG = """
 \b
 Examples:
-  hullscreen export cu-pd --format cif --output stable-cifs
-  hullscreen export cu-pd --format entries --all --output entries.json
-  python -c "from monty.serialization import loadfn
-  from pymatgen.analysis.phase_diagram import PhaseDiagram
-  print(PhaseDiagram(loadfn('entries.json')))"
+  hullscreen export cu-pd --format entries --output entries.json
+  hullscreen export cu-pd --stable --format cif --output stable-cifs.zip
+  hullscreen export cu-pd --output cu-pd.pdf
 """
 
 
@@ -33,78 +29,95 @@ Examples:
 @directory_argument
 @click.option(
     "--format",
-    "form",
-    type=click.Choice(FORMATS),
-    required=True,
-    help="cif, poscar: a file for each structure; extxyz, entries (pymatgen), json: one file.",
+    "form_name",
+    type=click.Choice(list(FORMATS)),
+    help="One of those below; by default what the name of the output tells.",
+    metavar="FORMAT",
 )
 @click.option(
     "--output",
     "-o",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Directory for cif and poscar, file for the others.",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default=Path("-"),
+    help="File; of formats with several a folder or FILE.zip; by default standard output.",
 )
 @click.option(
-    "--all",
-    "everything",
-    is_flag=True,
-    help="Every structure that DFT relaxed, not only stable ones.",
+    "--stable/--all",
+    "stable_only",
+    help="Only what is on the hull; by default every structure that DFT relaxed.",
 )
-@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option(
+    "--max-energy-above-hull",
+    "-e",
+    type=click.FloatRange(min=0.0),
+    metavar="EV",
+    help="Only structures up to this far above the hull, eV/atom.",
+)
+@click.option("--formula", "-f", help="Only structures of this composition, such as CuPd3.")
+@click.option(
+    "--number", "-n", type=NUMBER, metavar="NUMBER", help="Only the structure of this number."
+)
+@click.option(
+    "--stage",
+    type=click.IntRange(1, 2),
+    metavar="1|2",
+    help="Of potential and training-set: the screening; both by default.",
+)
+@click.option(
+    "--potential",
+    type=NUMBER,
+    metavar="ROUND",
+    help="Of potential and training-set: the round that fitted it; the newest by default.",
+)
+@click.option(
+    "--width",
+    type=click.Choice(["single", "double"]),
+    default="single",
+    help="Of hull-figure: one column of a journal, 86 mm, or two, 178 mm.",
+)
+@click.option("--force", "--overwrite", "force", is_flag=True, help="Replace files that exist.")
 @database_option
 def command(
     *,
     directory: Path,
-    form: str,
+    form_name: str | None,
     output: Path,
-    everything: bool,
+    stable_only: bool,
+    max_energy_above_hull: float | None,
+    formula: str | None,
+    number: int | None,
+    stage: int | None,
+    potential: int | None,
+    width: str,
     force: bool,
     database_uri: str | None,
 ) -> None:
-    """Write the stable structures of the campaign in DIRECTORY, as DFT relaxed them.
+    """Write results of the campaign in DIRECTORY for other programs, or its hull for a paper.
 
-    extxyz holds energies, forces and stresses too; entries are pymatgen's ComputedStructureEntry,
-    whose PhaseDiagram is this hull; json is what `hullscreen hull --json` prints.
+    Structures are those that DFT relaxed, with its energies, forces and stresses. Every export says
+    where it comes from: campaign, settings, versions, seed. While the campaign goes on, its hull is
+    provisional, and the export says so.
     """
-    from hullscreen.launch.atomic_files import write_atomically
+    name = format_name(form_name, output)
+    form = FORMATS[name]
+
+    from hullscreen.launch.exports.writing import check_output
+
+    check_output(form, output, replace=force)
+
     from hullscreen.launch.campaign_session import open_started
-    from hullscreen.potentials.errors import InputError
-    from hullscreen.workflows.results import final_hull
+    from hullscreen.launch.exports.contents import Wanted, check_wanted, collect
+    from hullscreen.launch.exports.writing import STANDARD_OUTPUT, write_export
 
-    if form not in SUFFIXES and not output.resolve().parent.is_dir():
-        raise InputError(f"--output {output}: {output.parent} is no directory; make it first")
-    if form not in SUFFIXES and output.is_dir():
-        raise InputError(f"--output {output} is a directory; {form} is written to one file")
-    if form in SUFFIXES and output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; {form} files are written to a directory")
+    wanted = Wanted(stable_only, max_energy_above_hull, formula, number, stage, potential, width)
+    check_wanted(wanted, name, of_hull=form.of_hull)
     with open_started(directory, database_uri) as session:
-        result = final_hull(session.store)
-    entries = result.entries if everything else result.stable
-    files = _files(result, entries, form, output, everything=everything)
-    taken = [path for path in files if path.exists()]
-    if taken and not force:
-        more = f" and {len(taken) - 1} more files exist" if len(taken) > 1 else " exists"
-        raise InputError(f"{taken[0]}{more}; --force replaces, or choose another --output")
-    if form in SUFFIXES:
-        output.mkdir(parents=True, exist_ok=True)
-    for path, text in files.items():
-        write_atomically(path, text)
-    state = "" if result.finished else ", provisional: the campaign goes on"
-    click.echo(f"{len(entries):,} structures are in {output}{state}.", err=True)
-
-
-def _files(
-    result: HullResult, entries: Sequence[Entry], form: str, output: Path, *, everything: bool
-) -> dict[Path, str]:
-    """Content of each file to write."""
-    from hullscreen.workflows import exports
-
-    if form in SUFFIXES:
-        text = exports.cif_text if form == "cif" else exports.poscar_text
-        return {output / f"{exports.file_stem(e)}{SUFFIXES[form]}": text(e) for e in entries}
-    if form == "extxyz":
-        return {output: exports.extxyz_text(result, entries)}
-    if form == "entries":
-        return {output: exports.entries_text(result, entries)}
-    return {output: json.dumps(result.to_dict(everything=everything), indent=1) + "\n"}
+        contents = collect(session.store, wanted, of_hull=form.of_hull)
+        write_export(form, contents, output, replace=force)
+    state = "" if contents.provenance["finished"] else ", provisional: the campaign goes on"
+    n = len(contents.entries)
+    what = f"{n:,} structure{' is' if n == 1 else 's are'}" if form.of_hull else f"The {name} is"
+    if output != STANDARD_OUTPUT:
+        click.echo(f"{what} in {output}{state}.", err=True)
+    elif state:
+        click.echo(f"{what} written{state}.", err=True)

@@ -182,26 +182,7 @@ def _check_suffix(picture: Path) -> None:
 
 
 def _draw(store: CampaignStore, result: HullResult, path: Path) -> None:
-    import numpy as np
+    from hullscreen.launch.campaign_picture import campaign_picture
+    from hullscreen.launch.hull_pictures import draw_hull
 
-    from hullscreen.launch.hull_pictures import HullPicture, draw_hull
-    from hullscreen.workflows.results import screened_background
-
-    background = screened_background(store, result)
-    # One of several phases that are stable and equal carries the label.
-    shown = {entry.structure_index for entry in result.stable}
-    title = f"{'–'.join(result.elements)}, {result.engine}"
-    draw_hull(
-        HullPicture(
-            elements=result.elements,
-            fractions=result.hull.fractions,
-            formation_energies=result.hull.formation_energies,
-            labels=[entry.formula_pretty for entry in result.entries],
-            is_stable=np.array([entry.structure_index in shown for entry in result.entries]),
-            energy_above_hull=result.hull.energies_above_hull,
-            method=result.engine,
-            title=title if result.finished else f"{title}, provisional",
-            background=background if len(background[1]) else None,
-        ),
-        path,
-    )
+    draw_hull(campaign_picture(store, result), path)

@@ -10,9 +10,9 @@ from hullscreen.launch.hull_pictures import (
     DRAWERS,
     SIZES,
     HullPicture,
-    _energy_range,
-    _tie_lines,
     draw_hull,
+    energy_range,
+    tie_lines,
     with_subscripts,
 )
 from hullscreen.launch.picture_labels import place_labels
@@ -42,7 +42,7 @@ def made_up(n_elements, n_entries=60, seed=0, depth=0.4, background=True):
         hull.stable,
         hull.energies_above_hull,
         "a hull",
-        (fractions, hull.formation_energies + 0.02) if background else None,
+        background=(fractions, hull.formation_energies + 0.02) if background else None,
     )
 
 
@@ -137,20 +137,20 @@ def test_a_label_without_a_free_place_is_left_out():
     assert 0 < len(written) < 40
 
 
-def test_tie_lines_are_the_edges_of_facets():
+def testtie_lines_are_the_edges_of_facets():
     fractions = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1 / 3, 1 / 3, 1 / 3]])
     energies = np.array([0.0, 0.0, 0.0, -0.1])
     picture = HullPicture(
         ["Cu", "Ni", "Pt"], fractions, energies, list("abcd"), energies <= 0, 0 * energies
     )
-    assert _tie_lines(picture).tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
+    assert tie_lines(picture).tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
 
 
 def test_the_energy_axis_shows_the_hull_and_what_is_near():
-    low, high = _energy_range(np.array([0.0, -100.0, 0.0]), np.array([5.0, 4000.0]))
+    low, high = energy_range(np.array([0.0, -100.0, 0.0]), np.array([5.0, 4000.0]))
     assert low < -100.0
     assert high == 50.0
-    low, high = _energy_range(np.array([0.0, 0.0]), np.array([10.0, 20.0, 30.0]))
+    low, high = energy_range(np.array([0.0, 0.0]), np.array([10.0, 20.0, 30.0]))
     assert low < 0.0 < high
     assert high == 20.0
 

@@ -11,8 +11,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from fireworks import Firework, FWorker
 from fireworks.core.rocket_launcher import launch_rocket
-from monty.json import MontyDecoder
-from pymatgen.analysis.phase_diagram import PhaseDiagram
+from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+from pymatgen.core import Composition
 
 from hullscreen.database.documents import DFTDocument, Geometry
 from hullscreen.database.launchpad_state import failed_fireworks, fireworks_by_state
@@ -56,15 +56,21 @@ def entry_of(atoms, **changes):
 
 
 def test_the_hull_is_that_of_pymatgen(result):
-    entries = MontyDecoder().decode(exports.entries_text(result, result.entries))
-    diagram = PhaseDiagram(entries)
-    assert len(entries) == len(result.entries) > 2
-    for entry in entries:
+    numbers = {entry.structure_index: entry for entry in result.entries}
+    diagram = PhaseDiagram(
+        [
+            PDEntry(Composition("".join(e.symbols)), e.result.energy, attribute=number)
+            for number, e in numbers.items()
+        ]
+    )
+    assert len(diagram.all_entries) == len(result.entries) > 2
+    for entry in diagram.all_entries:
+        ours = numbers[entry.attribute]
         above = diagram.get_e_above_hull(entry)
-        assert above == pytest.approx(entry.data["energy_above_hull"], abs=ROUNDING)
+        assert above == pytest.approx(ours.energy_above_hull, abs=ROUNDING)
         formation = diagram.get_form_energy_per_atom(entry)
-        assert formation == pytest.approx(entry.data["formation_energy_per_atom"], abs=ROUNDING)
-    stable = {entry.data["structure_index"] for entry in diagram.stable_entries}
+        assert formation == pytest.approx(ours.formation_energy_per_atom, abs=ROUNDING)
+    stable = {entry.attribute for entry in diagram.stable_entries}
     assert stable == {entry.structure_index for entry in result.stable}
 
 

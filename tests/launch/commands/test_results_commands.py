@@ -3,22 +3,12 @@
 import json
 import re
 
-import ase.io
 import matplotlib.image
 import pytest
-from ase.calculators.emt import EMT
-from monty.serialization import loadfn
-from pymatgen.analysis.phase_diagram import PhaseDiagram
-from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Structure
-from pymatgen.io.ase import AseAtomsAdaptor
 
 from hullscreen.database.addresses import URI_VARIABLE
 from hullscreen.launch.command_line import main
 from hullscreen.launch.result_tables import duration
-
-# Positions in extended XYZ have eight decimals; forces of 0.01 eV/Å make this of 1e-8 Å, in eV.
-EXTXYZ_ENERGY = 1e-8
 
 
 @pytest.fixture
@@ -183,92 +173,6 @@ def test_query_refuses_a_formula_of_others(directory, call):
     assert "expected one of Cu, Pd" in err
 
 
-# export
-
-
-@pytest.mark.parametrize("form", ["cif", "poscar"])
-def test_exported_files_hold_the_structures(directory, call, call_json, tmp_path, form):
-    code, out, err = call("export", directory, "--format", form, "--output", tmp_path / "out")
-    assert (code, out) == (0, "")
-    stable = {phase["structure_index"]: phase for phase in call_json("hull", directory)["stable"]}
-    assert f"{len(stable)} structures are in" in err
-    files = list((tmp_path / "out").iterdir())
-    assert len(files) == len(stable)
-    for path in files:
-        assert re.fullmatch(r"[A-Za-z0-9.+_-]+\.(cif|vasp)", path.name)
-        phase = stable[int(path.stem.rpartition("_")[2])]
-        cell = phase["structure"]
-        expected = Structure(
-            cell["cell"], cell["species"], cell["positions"], coords_are_cartesian=True
-        )
-        atoms = ase.io.read(path, format="cif" if form == "cif" else "vasp")
-        read = AseAtomsAdaptor.get_structure(atoms)
-        # Ten digits are written; the lattices may be turned against each other.
-        matcher = StructureMatcher(ltol=1e-6, stol=1e-6, angle_tol=1e-4, scale=False)
-        assert matcher.fit(read, expected)
-
-
-def test_extxyz_holds_energies_of_its_structures(directory, call, call_json, tmp_path):
-    path = tmp_path / "all.extxyz"
-    assert call("export", directory, "--format", "extxyz", "--output", path, "--all")[0] == 0
-    frames = ase.io.read(path, index=":")
-    assert len(frames) == call_json("hull", directory)["n_dft_relaxed"]
-    for frame in frames:
-        energy = frame.get_potential_energy()
-        stress = frame.get_stress(voigt=False)
-        frame.calc = EMT()
-        assert frame.get_potential_energy() == pytest.approx(energy, abs=EXTXYZ_ENERGY)
-        assert frame.get_stress(voigt=False) == pytest.approx(stress, abs=1e-8)
-        assert "formation_energy_per_atom" in frame.info
-
-
-def test_entries_make_the_same_hull_in_pymatgen(directory, call, call_json, tmp_path):
-    path = tmp_path / "entries.json"
-    assert call("export", directory, "--format", "entries", "-o", path, "--all")[0] == 0
-    diagram = PhaseDiagram(loadfn(path))
-    hull = call_json("hull", directory)
-    expected = {p["formula_pretty"]: p["formation_energy_per_atom"] for p in hull["stable"]}
-    found = {
-        entry.composition.reduced_formula: diagram.get_form_energy_per_atom(entry)
-        for entry in diagram.stable_entries
-    }
-    # Sums in another order, eV/atom.
-    assert found == pytest.approx(expected, abs=1e-12)
-
-
-def test_json_is_that_of_hull(directory, call, call_json, tmp_path):
-    path = tmp_path / "hull.json"
-    assert call("export", directory, "--format", "json", "-o", path)[0] == 0
-    assert json.loads(path.read_text()) == call_json("hull", directory)
-
-
-def test_files_are_not_overwritten_unasked(directory, call, tmp_path):
-    path = tmp_path / "hull.json"
-    path.write_text("mine")
-    words = ("export", directory, "--format", "json", "--output", path)
-    code, _, err = call(*words)
-    assert code == 2
-    assert "exists; --force replaces" in err
-    assert path.read_text() == "mine"
-    assert call(*words, "--force")[0] == 0
-    assert path.read_text() != "mine"
-
-
-@pytest.mark.parametrize(
-    ("form", "name", "sentence"),
-    [
-        ("json", ".", "is a directory"),
-        ("cif", "a-file", "is a file"),
-        ("entries", "no/entries.json", "make it first"),
-    ],
-)
-def test_outputs_that_do_not_fit_the_format(directory, call, tmp_path, form, name, sentence):
-    (tmp_path / "a-file").write_text("")
-    code, out, err = call("export", directory, "--format", form, "--output", tmp_path / name)
-    assert (code, out) == (2, "")
-    assert sentence in err
-
-
 # report and status
 
 
@@ -332,7 +236,7 @@ def test_status_shows_failures(unfinished, mongo, call):
 
 @pytest.mark.parametrize(
     "words",
-    [["hull"], ["query"], ["report"], ["status"], ["export", "--format", "json", "-o", "x"]],
+    [["hull"], ["query"], ["report"], ["status"], ["export", "--format", "json"]],
 )
 def test_a_campaign_that_was_not_started(tmp_path, monkeypatch, call, words):
     monkeypatch.delenv(URI_VARIABLE, raising=False)
