@@ -321,7 +321,7 @@ def format_cfg(configuration: Configuration) -> str:
         )
     ]
     if configuration.energy is not None:
-        lines += [" Energy", f"    {float(configuration.energy)!r}"]
+        lines += [" Energy", "    " + _numbers([configuration.energy])]
     if configuration.plus_stress is not None:
         values = [float(configuration.plus_stress[place]) for place in STRESS_PLACES.values()]
         lines += [" PlusStress:  " + " ".join(STRESS_PLACES), "    " + _numbers(values)]
@@ -331,7 +331,8 @@ def format_cfg(configuration: Configuration) -> str:
 
 
 def _numbers(values: Iterable[float]) -> str:
-    return " ".join([repr(value) for value in values])
+    """Every digit, and no exponents: motep does not read them."""
+    return " ".join([np.format_float_positional(value, trim="0") for value in values])
 
 
 def _feature_line(name: str, value: str) -> str:

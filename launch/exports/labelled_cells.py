@@ -6,7 +6,6 @@ written with all digits.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +21,6 @@ from hullscreen.workflows.hull_entries import Entry
 # Of the first structure of a file: that of all others is the same.
 PROVENANCE = "provenance"
 # How the lines of a .cfg file that hold texts begin.
-FEATURE = " Feature"
-_WITH_EXPONENT = re.compile(r"[-+]?\d[\d.]*e[-+]?\d+")
 
 
 def write_relaxed(contents: Contents, path: Path) -> None:
@@ -52,19 +49,7 @@ def write_cells(path: Path, cells: Sequence[Configuration], elements: Sequence[s
         write_frames(path, cells, elements)
         return
     with path.open("w", encoding="utf-8") as file:
-        for one in cells:
-            lines = format_cfg(one).splitlines(keepends=True)
-            file.writelines(map(_without_exponents, lines))
-            file.write("\n")
-
-
-def _without_exponents(line: str) -> str:
-    """The same numbers as motep reads them: all their zeros written out, no digit lost."""
-    if line.startswith(FEATURE):
-        return line
-    return _WITH_EXPONENT.sub(
-        lambda number: np.format_float_positional(float(number[0]), trim="0"), line
-    )
+        file.writelines(format_cfg(one) + "\n" for one in cells)
 
 
 def with_provenance(cells: list[Configuration], contents: Contents) -> list[Configuration]:
