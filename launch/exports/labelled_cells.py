@@ -20,7 +20,6 @@ from hullscreen.workflows.hull_entries import Entry
 
 # Of the first structure of a file: that of all others is the same.
 PROVENANCE = "provenance"
-# How the lines of a .cfg file that hold texts begin.
 
 
 def write_relaxed(contents: Contents, path: Path) -> None:
