@@ -66,7 +66,19 @@ def ensure_schema(connection: Connection) -> None:
     found = stored_version(connection)
     if found is None:
         _set_version(connection, None, SCHEMA_VERSION)
-    elif found < SCHEMA_VERSION:
+    require_current(connection)
+
+
+def require_current(connection: Connection) -> None:
+    """Refuse a database whose documents lack what this program asks for.
+
+    Raises
+    ------
+    DatabaseError
+        Its schema is older and must be migrated first.
+    """
+    found = stored_version(connection)
+    if found is not None and found < SCHEMA_VERSION:
         raise DatabaseError(
             f"the database {connection.name!r} has schema {found}, and this hullscreen needs "
             f"{SCHEMA_VERSION}: run `hullscreen db migrate DIRECTORY`; results stay as they are"
