@@ -110,6 +110,15 @@ def migrate(connection: Connection) -> Iterator[str]:
         yield f"schema {number}: {done}"
 
 
+def campaign_names(connection: Connection) -> list[str]:
+    """Names of the campaigns of a database, in alphabetical order."""
+    campaigns = connection.database["campaigns"]
+    found = reconnecting(
+        connection, lambda: list(campaigns.find(ANY_CAMPAIGN, {"name": 1}).sort("name", ASCENDING))
+    )
+    return [campaign["name"] for campaign in found]
+
+
 def program_version() -> str:
     """Version of the installed hullscreen."""
     try:
@@ -157,9 +166,7 @@ def _dropping(
 def _with_fields_to_ask_for(connection: Connection) -> str:
     """Give structures the fields of schema 2, as far as their documents tell them."""
     _without_old_indexes(connection)
-    database = _durable(connection)
-    names = reconnecting(connection, lambda: list(database["campaigns"].find({}, {"name": 1})))
-    n_changed = sum(add_missing_fields(connection, campaign["name"]) for campaign in names)
+    n_changed = sum(add_missing_fields(connection, name) for name in campaign_names(connection))
     return f"{n_changed:,} structures can be found by chemical system and height above the hull"
 
 
