@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+STAGES = {"screen 1": "Screen 1", "screen 2": "Screen 2", "final": "The final stage"}
 SCREENS = {"screen 1": "The first potential", "screen 2": "The second potential"}
 PURPOSES = {
     "seed": "as one of the first structures that the potentials learnt",
@@ -39,17 +40,15 @@ def _beginning(story: Story) -> str:
 
 
 def _relaxation(one: Story) -> str:
-    potential = "" if one["potential"] is None else f" of round {one['potential']}"
-    level = "" if one["level"] is None else f", level {one['level']}"
+    known = [("round", one["potential"]), ("level", one["level"])]
+    whose = ", ".join(f"{name} {value}" for name, value in known if value is not None)
     energy = "" if one["energy_per_atom"] is None else f" at {one['energy_per_atom']:.4f} eV/atom"
-    steps = "" if one["evaluations"] is None else f" after {one['evaluations']} evaluations"
+    steps = "" if one["evaluations"] is None else f" after {_evaluations(one['evaluations'])}"
     grade = one["highest_grade"]
-    known = "" if grade is None else f"; the extrapolation grade reached {grade:.2f}"
+    reached = "" if grade is None else f"; the extrapolation grade reached {grade:.2f}"
     ended = one["outcome"].replace("_", " ") or "an unknown outcome"
-    return (
-        f"{SCREENS.get(one['stage'], 'A potential')} ({(potential + level).strip(' ,')}) relaxed "
-        f"it: {ended}{energy}{steps}{known}."
-    )
+    potential = SCREENS.get(one["stage"], "A potential") + (f" ({whose})" if whose else "")
+    return f"{potential} relaxed it: {ended}{energy}{steps}{reached}."
 
 
 def _single_point(one: Story) -> str:
@@ -72,7 +71,7 @@ def _dropped(story: Story) -> list[str]:
     dropped = story["dropped"]
     if dropped is None:
         return []
-    where = f"{dropped['stage'].capitalize() or 'A stage'} left it behind"
+    where = f"{STAGES.get(dropped['stage'], 'A stage')} left it behind"
     if dropped["round"] is not None:
         where += f" in round {dropped['round']}"
     if dropped["same_as"] is not None:
@@ -114,7 +113,7 @@ def _dft_relaxation(story: Story) -> list[str]:
         return [f"DFT could not relax it ({relaxation['state'] or 'unknown'}): {reason}."]
     text = f"DFT relaxed it: {relaxation['energy_per_atom']:.4f} eV/atom"
     if relaxation.get("n_evaluations"):
-        text += f" after {relaxation['n_evaluations']} evaluations"
+        text += f" after {_evaluations(relaxation['n_evaluations'])}"
     group = (story["symmetry"] or {}).get("symbol")
     return [text + (f", in space group {group}." if group else ".")]
 
@@ -161,11 +160,17 @@ def _twins(story: Story) -> list[str]:
 
 
 def phases(products: Sequence[Story]) -> str:
-    """Phases with their shares of the atoms and their numbers."""
+    """Phases with their numbers and, of several, their shares of the atoms."""
+    if len(products) == 1:
+        return f"{products[0]['formula']} (number {products[0]['structure_index']})"
     return " + ".join(
         f"{one['amount']:.2f} {one['formula']} (number {one['structure_index']})"
         for one in products
     )
+
+
+def _evaluations(n: int) -> str:
+    return f"{n} evaluation{'s' * (n != 1)}"
 
 
 def _mev(energy: float) -> str:

@@ -65,7 +65,7 @@ def place_of_stable(store: CampaignStore, document: Mapping[str, Any]) -> Plain:
         if entry["index"] != document["index"]
     ]
     instead, energy = _decomposition(relaxed, document)
-    own = document.get("energy_per_atom")
+    own: Any = document.get("energy_per_atom")
     same = [e for e in relaxed if e.get("formula_pretty") == document.get("formula_pretty")]
     return {
         "below_others": energy - own if energy is not None and _is_number(own) else None,

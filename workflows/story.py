@@ -177,7 +177,7 @@ def _twins(store: CampaignStore, index: int) -> Plain:
 def _dft_relaxation(
     final: Mapping[str, Any], results: Mapping[str, DFTDocument], *, chosen: bool
 ) -> Plain | None:
-    """``state`` (``waiting, done, failed, quarantined``), ``reason, energy_per_atom``, its costs."""
+    """How its DFT relaxation stands and ended: ``state``, ``reason``, energy in eV/atom, costs."""
     if not final:
         return {"state": "waiting", "reason": ""} if chosen else None
     result = results.get(final.get("key", ""))
