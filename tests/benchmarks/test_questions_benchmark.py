@@ -63,7 +63,9 @@ def documents(n):
         present = {symbol: m for symbol, m in atoms.items() if m}
         geometry = crystal(rng, ATOMS)
         known = index < 100
-        name = f"{LATTICES[index % 3]}-{2 + index % 2}-{index % 7}-{index:06d}"
+        # Small cells come first, and there are few.
+        size = 2 + index % 2 if index < 60 else ATOMS
+        name = f"{LATTICES[index % 3]}-{size}-{index % 7}-{index:06d}"
         height = HIGHEST * float(rng.random()) ** POWER
         stage = 2 if height < 0.1 else 1
         grade = float(rng.lognormal(0.0, 0.6))
@@ -145,6 +147,11 @@ def relax_with_dft(store, database, n_final):
         done = {"state": "done", "key": f"relaxation-{index}"}
         store.save_final(index, failed if place % 10 == 9 else done)
     publish_hull(store)
+    # Crystals that nobody has relaxed have no symmetry.
+    for stable, number, symbol in ((True, 194, "P6_3/mmc"), (False, 71, "Immm")):
+        symmetry = {"symbol": symbol, "number": number, "crystal_system": "Hexagonal"}
+        change = {"$set": {"symmetry": symmetry}}
+        database["structures"].update_many({"is_stable": stable}, change)
 
 
 @pytest.fixture(scope="module")
