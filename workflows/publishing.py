@@ -39,10 +39,14 @@ def publish_hull(store: CampaignStore) -> int:
         for index, values in wanted.items()
         if any(before[index].get(name) != value for name, value in values.items())
     }
-    gone = [i for i, known in before.items() if "is_stable" in known and i not in wanted]
+    gone = [i for i, known in before.items() if _is_published(known) and i not in wanted]
     store.set_fields(changed)
     store.set_fields({index: {} for index in gone}, remove=PUBLISHED)
     return len(changed) + len(gone)
+
+
+def _is_published(known: Mapping[str, Any]) -> bool:
+    return "is_stable" in known or known.get("energy_from") == DFT_RELAXED
 
 
 def _wanted(
