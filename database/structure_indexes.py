@@ -1,0 +1,73 @@
+"""Along which index structures are read: MongoDB would try all of them, and choose late or wrongly.
+
+All queries here name a campaign; nearly every index begins with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hullscreen.database.collections import (
+    BY_CHEMSYS,
+    BY_FORMULA,
+    BY_GRADE,
+    BY_HEIGHT,
+    BY_INDEX,
+    BY_ORDER,
+    BY_OUTCOME,
+    BY_PROTOTYPE,
+    BY_REASON,
+    BY_SPACE_GROUP,
+    BY_STABILITY,
+    LOWEST_INDEXED_GRADE,
+    Query,
+)
+
+HEIGHT = "energy_above_hull"
+LAST_STAGE = 3
+# Of a screened pool most structures have this outcome: no index of outcomes makes them fewer.
+USUAL_OUTCOME = "converged"
+# What leaves few structures, whatever they are sorted by; the first that is asked for counts.
+SELECTIVE = {
+    "index": BY_INDEX,
+    "prototype": BY_PROTOTYPE,
+    "is_stable": BY_STABILITY,
+    "symmetry.number": BY_SPACE_GROUP,
+}
+# These give structures of one value in order of their height.
+IN_ORDER_OF_HEIGHT = {"formula_pretty": BY_FORMULA, "chemsys": BY_CHEMSYS}
+
+
+def index_for(query: Query, sort: Sequence[str] = ()) -> list[str]:
+    """Fields of the index along which a query of one campaign is read; empty if MongoDB chooses.
+
+    Parameters
+    ----------
+    query
+        Fields and their conditions.
+    sort
+        Fields that give the order; those that begin with ``-`` fall.
+    """
+    for field, along in SELECTIVE.items():
+        if field in query:
+            return along
+    if _is_high(query.get("relaxed.highest_grade")):
+        return BY_GRADE
+    if query.get("relaxed.outcome", USUAL_OUTCOME) != USUAL_OUTCOME:
+        return BY_OUTCOME
+    if query.get("stage") == LAST_STAGE:
+        return BY_ORDER
+    by_height = [name.removeprefix("-") for name in sort[:1]] == [HEIGHT]
+    if "dropped.stage" in query and not (by_height and HEIGHT in query):
+        return BY_REASON
+    for field, along in IN_ORDER_OF_HEIGHT.items():
+        if field in query:
+            return along
+    return BY_HEIGHT if by_height or HEIGHT in query else []
+
+
+def _is_high(grades: Any) -> bool:
+    """Whether a condition leaves only grades that the index of grades holds."""
+    least = grades.get("$gte") if isinstance(grades, dict) else None
+    return least is not None and least >= LOWEST_INDEXED_GRADE
