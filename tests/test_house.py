@@ -34,12 +34,15 @@ ONLY_IN = {
     "fireworks": {"workflows", "launch"},
     "click": {"launch"},
     "rich": {"launch"},
+    "dash": {"launch"},
+    "flask": {"launch"},
+    "plotly": {"launch"},
     "pydantic": {"launch", "workflows"},
     "llvmlite": {"potentials"},
     "numba": {"potentials", "workflows"},
 }
 # Packages that take long to import, or that only a running command needs.
-HEAVY = {"numba", "numpy", "scipy", "ase", "pymatgen", "fireworks", "pymongo", "matplotlib"}
+HEAVY = {"numba", "numpy", "scipy", "ase", "pymatgen", "fireworks", "pymongo", "matplotlib", "dash"}
 
 MODULES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
 
