@@ -65,7 +65,7 @@ class Census(Collections):
             },
         ]
         rows = self._retry(
-            lambda: list(self._database.structures.aggregate(pipeline, hint=ascending(BY_FORMULA)))
+            lambda: list(self._database.structures.aggregate(pipeline, hint=dict(ascending(BY_FORMULA))))
         )
         bins = [
             FormulaBin(str(row["_id"]["formula"]), (row["_id"]["bin"] + 0.5) * width, row["n"])

@@ -10,7 +10,7 @@ from typing import Any
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection
 from hullscreen.database.launchpad_state import fireworks_by_state
-from hullscreen.workflows.campaign_status import STAGE_NAMES, activity_of, campaign_status
+from hullscreen.workflows.campaign_status import STAGE_NAMES, activity_of
 
 # Rows of a panel; the command line shows all.
 ROWS_SHOWN = 50
@@ -55,11 +55,6 @@ def quick_look(store: CampaignStore, connection: Connection) -> Plain:
         ],
         "hosts": dict(Counter(step.host for step in working.alive).most_common()),
     }
-
-
-def slow_look(store: CampaignStore, connection: Connection) -> Plain:
-    """The whole status, which counts structures; see `campaign_status`."""
-    return campaign_status(store, connection)
 
 
 def job_rows(quick: Mapping[str, Any], status: Mapping[str, Any]) -> list[Plain]:

@@ -20,7 +20,7 @@ from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection
 from hullscreen.database.launchpad_state import working_intervals
 from hullscreen.launch.dashboard.hull_data import hull_data, stable_rows
-from hullscreen.launch.dashboard.job_data import failure_rows, job_rows, quick_look, slow_look
+from hullscreen.launch.dashboard.job_data import failure_rows, job_rows, quick_look
 from hullscreen.launch.dashboard.learning_data import (
     cpu_parts,
     funnel_levels,
@@ -28,16 +28,16 @@ from hullscreen.launch.dashboard.learning_data import (
     learning_curves,
 )
 from hullscreen.potentials.errors import DatabaseError, HullscreenError
+from hullscreen.workflows.campaign_status import campaign_status
 from hullscreen.workflows.report import campaign_report
 
 # Between two looks at the numbers that always move.
 QUICK_REST_S = 2.0
 # A look at everything takes seconds at 400,000 structures; the thread rests so many times as long.
 REST_AFTER_LOOKING = 25.0
-# A snapshot older than this is said to be old: two looks at the numbers, and a slow one, were missed.
+# What was seen so long ago is old: several looks were missed.
 OLD_AFTER_S = 15.0
-# What a document that is not as it should be raises when it is read.
-MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+LONGEST_TROUBLE = 300
 
 Plain = dict[str, Any]
 
@@ -85,15 +85,16 @@ def panel_of(make: Callable[[], Any]) -> Panel:
         raise
     except HullscreenError as error:
         return _without(str(error))
-    except MALFORMED as error:
+    except Exception as error:  # noqa: BLE001 - whatever spoils a panel, the others live
         return _without(
-            f"this panel cannot be shown: the database holds something unexpected "
-            f"({type(error).__name__}: {str(error)[:200]})"
+            "this cannot be shown, for the database holds something unexpected "
+            f"({type(error).__name__}: {error})"
         )
     return Panel(data, "", hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def _without(trouble: str) -> Panel:
+def _without(sentence: str) -> Panel:
+    trouble = sentence[:LONGEST_TROUBLE]
     return Panel(None, trouble, hashlib.sha256(trouble.encode()).hexdigest()[:16])
 
 
@@ -168,17 +169,15 @@ class CampaignReader:
             began = time.monotonic()
             try:
                 self.look()
-            except Exception as error:  # noqa: BLE001 - the thread outlives whatever a server says
-                said = str(error) if isinstance(error, HullscreenError) else type(error).__name__
-                self._snapshot = Snapshot(
-                    self.store.name, self._snapshot.panels, self._snapshot.seen_at, said
-                )
+            except DatabaseError as error:
+                seen = self._snapshot
+                self._snapshot = Snapshot(seen.campaign, seen.panels, seen.seen_at, str(error))
             took = time.monotonic() - began
             self._stop.wait(max(QUICK_REST_S, min(took, QUICK_REST_S) * REST_AFTER_LOOKING))
 
     def look(self, *, everything: bool = False) -> None:
         """Read the numbers that move, and what is slow to read if it is time for that."""
-        quick = quick_look(self.store, self.connection)
+        quick = panel_of(lambda: quick_look(self.store, self.connection))
         if everything or time.monotonic() >= self._next_slow:
             began = time.monotonic()
             self._slow = self._look_slowly()
@@ -187,18 +186,18 @@ class CampaignReader:
         status = self._slow["status"].data or {}
         report = self._slow["report"].data or {}
         fresh = {
-            "quick": panel_of(lambda: {**quick, "left_s": status.get("left_s")}),
-            "jobs": panel_of(lambda: job_rows(quick, status)),
-            "failures": panel_of(lambda: failure_rows(quick, status, report)),
+            "quick": _after(quick, lambda seen: {**seen, "left_s": status.get("left_s")}),
+            "jobs": _after(quick, lambda seen: job_rows(seen, status)),
+            "failures": _after(quick, lambda seen: failure_rows(seen, status, report)),
         }
         self._snapshot = Snapshot(
-            self.store.name, self._kept({**self._slow, **fresh}), datetime.now(UTC)
+            self.store.name, self._kept({**self._slow, **fresh}), datetime.now(UTC), quick.trouble
         )
 
     def _look_slowly(self) -> dict[str, Panel]:
         store, connection = self.store, self.connection
         panels = {
-            "status": panel_of(lambda: slow_look(store, connection)),
+            "status": panel_of(lambda: campaign_status(store, connection)),
             "report": panel_of(
                 lambda: campaign_report(store, working_intervals(connection, store.name))
             ),
