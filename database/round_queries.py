@@ -61,6 +61,12 @@ class RoundQueries(Collections):
         query = {"campaign": self.name, "number": number}
         self._update("rounds", query, {"$set": {"submitted": True}})
 
+    def set_hulls(self, number: int, **hulls: Sequence[Mapping[str, Any]]) -> None:
+        """Note the corners of hulls by which a round's decision drops structures, by field."""
+        query = {"campaign": self.name, "number": number}
+        change = {name: [dict(corner) for corner in hull] for name, hull in hulls.items()}
+        self._update("rounds", query, {"$set": change})
+
     def last_round(self) -> RoundDocument | None:
         """The newest round."""
         number = self._last_number()
@@ -144,4 +150,6 @@ def _selected(document: Mapping[str, Any]) -> Selected:
 def _round(document: Mapping[str, Any]) -> RoundDocument:
     values = dict(document)
     values["final_indices"] = tuple(values["final_indices"])
+    for name in ("predicted_hull", "labelled_hull"):
+        values[name] = tuple(values.get(name, ()))
     return RoundDocument(**values)

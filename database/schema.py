@@ -14,7 +14,8 @@ from pymongo import ASCENDING, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from hullscreen.database.collections import INDEXES, Collections
+from hullscreen.database.chemical_systems import add_missing_fields
+from hullscreen.database.collections import INDEXES, PARTIAL, Collections
 from hullscreen.database.connection import Connection, reconnecting
 from hullscreen.database.documents import SCHEMA_VERSION, now
 from hullscreen.potentials.errors import DatabaseError
@@ -118,7 +119,9 @@ def _without_old_indexes(connection: Connection) -> str:
         for name, index in found.items():
             keys = tuple(index["key"])
             generated = name == "_".join(f"{field}_{direction}" for field, direction in keys)
+            partial = PARTIAL.get(tuple(field for field, _ in keys))
             keep = wanted.get(keys) == index.get("unique", False)
+            keep = keep and index.get("partialFilterExpression") == partial
             if name != "_id_" and generated and not keep:
                 reconnecting(connection, _dropping(database, collection, name))
                 n_dropped += 1
@@ -139,7 +142,19 @@ def _dropping(
     return drop
 
 
-MIGRATIONS: dict[int, Callable[[Connection], str]] = {1: _without_old_indexes}
+def _with_fields_to_ask_for(connection: Connection) -> str:
+    """Give structures the fields of schema 2, as far as their documents tell them."""
+    _without_old_indexes(connection)
+    database = _durable(connection)
+    names = reconnecting(connection, lambda: list(database["campaigns"].find({}, {"name": 1})))
+    n_changed = sum(add_missing_fields(connection, campaign["name"]) for campaign in names)
+    return f"{n_changed:,} structures can be found by chemical system and height above the hull"
+
+
+MIGRATIONS: dict[int, Callable[[Connection], str]] = {
+    1: _without_old_indexes,
+    2: _with_fields_to_ask_for,
+}
 """What leads to each version from the one before; every one may be repeated, also in part."""
 
 

@@ -37,6 +37,7 @@ from hullscreen.workflows.dft_jobs import (
 )
 from hullscreen.workflows.labelled import labelled_structures, training_set_of
 from hullscreen.workflows.learning import shortest_bond, train
+from hullscreen.workflows.publishing import publish_hull
 
 CONVERGED = Outcome.CONVERGED.name.lower()
 # Relaxed structures are saved in groups of this many: a killed worker loses seconds.
@@ -123,6 +124,8 @@ def relax_with_dft(
                 final = {"state": "failed", "key": key, "reason": str(error)}
                 failures.append(f"structure {index}: {error}")
             campaign.store.save_final(index, final)
+        if wanted:
+            publish_hull(campaign.store)
     _raise_failures(failures, len(wanted))
 
 

@@ -100,12 +100,15 @@ def search(
         return Found(rows, len(relaxed))
     heights: dict[str, float] = {"$gte": 0.0}
     parts: list[tuple[dict[str, Any], list[str]]] = [
-        ({"dropped.energy_above_hull": heights}, ["dropped.energy_above_hull", "index"])
+        (
+            {"energy_above_hull": heights, "energy_from": {"$ne": DFT_RELAXED}},
+            ["energy_above_hull", "index"],
+        )
     ]
     if wanted.max_energy_above_hull is None:
         total = store.count(**query)
         # MongoDB puts what has no height first, a reader wants it last: so two reads.
-        unknown: dict[str, Any] = {"dropped.energy_above_hull": None}
+        unknown: dict[str, Any] = {"energy_above_hull": None}
         if entries:
             unknown["final.state"] = {"$ne": "done"}
         parts.append((unknown, ["index"]))

@@ -194,11 +194,11 @@ def test_what_would_be_seen(mongo, pool):
     def wrong(command):
         return list(complaints(mongo.database, command))
 
-    unknown = {"find": "structures", "filter": {"prototype": "fcc-1"}}
+    unknown = {"find": "structures", "filter": {"nsites": 3}}
     assert wrong(unknown) == [("structures", "COLLSCAN")]
     ours = {"campaign": "tiny"}
-    unsorted = {"find": "structures", "filter": ours, "sort": {"prototype": 1}}
-    assert wrong(unsorted) == [("structures", "prototype")]
+    unsorted = {"find": "structures", "filter": ours, "sort": {"nsites": 1}}
+    assert wrong(unsorted) == [("structures", "nsites")]
     assert wrong({**unsorted, "sort": {"index": 1}}) == []
     for grouping in ([], [{"$group": {"_id": "$stage", "n": {"$sum": 1}}}]):
         pipeline = [{"$match": ours}, *grouping, {"$sort": {"n": 1}}]
@@ -303,4 +303,4 @@ def test_an_index_serves_every_query_of_a_campaign_run_by_fireworks(mongo, run_c
     assert {collection_of(command) for command in asked} == collections
     assert [command for command in asked if scans(mongo.database, command)] == []
     # This is what would be seen.
-    assert scans(mongo.database, {"find": "structures", "filter": {"prototype": "fcc-1"}})
+    assert scans(mongo.database, {"find": "structures", "filter": {"nsites": 3}})
