@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -193,8 +192,3 @@ def _most_stable(snapshot: Snapshot) -> int | None:
     compounds = [row for row in rows if max(row["fractions"]) < 1.0]
     chosen = min(compounds or rows, key=lambda row: float(row["formation_energy"]), default=None)
     return None if chosen is None else int(chosen["index"])
-
-
-def size_of(answer: Any) -> int:
-    """Bytes of an answer as a browser gets it."""
-    return len(json.dumps(answer, default=str))

@@ -50,7 +50,7 @@ def _binary(hull: Plain, theme: Theme) -> Figure:
         {
             "type": "scatter",
             "mode": "markers",
-            "name": "dropped by screening",
+            "name": "relaxed by the potential",
             "x": [fractions[1] for fractions in background["fractions"]],
             "y": [1e3 * energy for energy in background["energies"]],
             "text": _numbers(background["numbers"]),
@@ -67,8 +67,8 @@ def _binary(hull: Plain, theme: Theme) -> Figure:
             "hoverinfo": "skip",
             "showlegend": False,
         },
-        _points(others, theme, stable=False) | _place_in_binary(others),
-        _points(stable, theme, stable=True)
+        _points(others, theme, hull, stable=False) | _place_in_binary(others),
+        _points(stable, theme, hull, stable=True)
         | _place_in_binary(stable)
         | {
             "mode": "markers+text",
@@ -113,7 +113,7 @@ def _ternary(hull: Plain, theme: Theme) -> Figure:
         {
             "type": "scatter",
             "mode": "markers",
-            "name": "dropped by screening",
+            "name": "relaxed by the potential",
             "x": x,
             "y": y,
             "text": _numbers(numbers),
@@ -121,8 +121,8 @@ def _ternary(hull: Plain, theme: Theme) -> Figure:
             "hovertemplate": "%{text}<extra></extra>",
         },
         _tie_lines(hull, theme, TRIANGLE),
-        _coloured(others, theme) | _place_in(others, TRIANGLE),
-        _points(stable, theme, stable=True)
+        _coloured(others, theme, hull) | _place_in(others, TRIANGLE),
+        _points(stable, theme, hull, stable=True)
         | _place_in(stable, TRIANGLE)
         | {
             "mode": "markers+text",
@@ -178,8 +178,8 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
             "showlegend": False,
         },
         _tie_lines(hull, theme, TETRAHEDRON),
-        _coloured(others, theme) | _place_in(others, TETRAHEDRON),
-        _points(stable, theme, stable=True)
+        _coloured(others, theme, hull) | _place_in(others, TETRAHEDRON),
+        _points(stable, theme, hull, stable=True)
         | _place_in(stable, TETRAHEDRON)
         | {
             "mode": "markers+text",
@@ -221,12 +221,12 @@ def _parted(entries: Sequence[Plain]) -> tuple[list[Plain], list[Plain]]:
     return list(lowest.values()), [entry for entry in entries if entry["index"] not in chosen]
 
 
-def _points(entries: Sequence[Plain], theme: Theme, *, stable: bool) -> Figure:
+def _points(entries: Sequence[Plain], theme: Theme, hull: Plain, *, stable: bool) -> Figure:
     """Entries of one kind; colour and shape both tell which."""
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": "on the hull" if stable else "relaxed with DFT, above it",
+        "name": f"{hull['energies']}, {'on' if stable else 'above'} the hull",
         "customdata": [entry["index"] for entry in entries],
         "hovertext": [_hover(entry) for entry in entries],
         "hoverinfo": "text",
@@ -239,9 +239,9 @@ def _points(entries: Sequence[Plain], theme: Theme, *, stable: bool) -> Figure:
     }
 
 
-def _coloured(entries: Sequence[Plain], theme: Theme) -> Figure:
+def _coloured(entries: Sequence[Plain], theme: Theme, hull: Plain) -> Figure:
     """Entries above the hull, whose height only a colour can tell; the nearest on top."""
-    points = _points(entries, theme, stable=False)
+    points = _points(entries, theme, hull, stable=False)
     points["marker"] = {
         "color": [1e3 * entry["above"] for entry in entries],
         "colorscale": theme.scale,

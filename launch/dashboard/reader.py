@@ -230,22 +230,19 @@ class CampaignReaders:
     Parameters
     ----------
     campaigns
-        Store, connection and directory of each. Campaigns of one name in several databases are
-        told apart by a number.
+        Store, connection and directory of each; their names differ.
 
     Attributes
     ----------
     by_name
-        The readers.
+        The readers, by the names of their campaigns.
     """
 
     def __init__(self, campaigns: Iterable[tuple[CampaignStore, Connection, Path]]) -> None:
-        self.by_name: dict[str, CampaignReader] = {}
-        for store, connection, directory in campaigns:
-            name, number = store.name, 2
-            while name in self.by_name:
-                name, number = f"{store.name}~{number}", number + 1
-            self.by_name[name] = CampaignReader(store, connection, directory)
+        self.by_name = {
+            store.name: CampaignReader(store, connection, directory)
+            for store, connection, directory in campaigns
+        }
         for reader in self.by_name.values():
             reader.start()
 
