@@ -9,7 +9,7 @@ from typing import Any
 
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 
-from hullscreen.launch.dashboard import layout
+from hullscreen.launch.dashboard import layout, tables
 from hullscreen.launch.dashboard.crystal_figure import crystal_figure
 from hullscreen.launch.dashboard.hull_figures import hull_figure
 from hullscreen.launch.dashboard.progress_figures import (
@@ -22,6 +22,7 @@ from hullscreen.launch.dashboard.reader import CampaignReader, CampaignReaders, 
 from hullscreen.launch.dashboard.status_words import status_sentence
 from hullscreen.launch.dashboard.structure_data import structure_data
 from hullscreen.launch.dashboard.theme import THEMES, Theme, message
+from hullscreen.launch.hull_pictures import with_subscripts
 from hullscreen.potentials.errors import HullscreenError
 
 ASSETS = Path(__file__).parent / "assets"
@@ -92,8 +93,6 @@ def _add_refresh(app: Dash, readers: CampaignReaders, *, allow_actions: bool) ->
             panel = snapshot.panels.get(name, WAITING)
             kind = f"{campaign}/{_scheme(scheme)}" if name in FIGURES else campaign
             now_seen[name] = f"{kind}/{panel.version}"
-            if name == "jobs":
-                now_seen[name] += _version(snapshot, "quick")
             if known.get(name) == now_seen[name]:
                 answer[name] = no_update
             elif name in FIGURES:
@@ -109,10 +108,6 @@ def _scheme(scheme: str | None) -> str:
     return scheme if scheme in THEMES else "light"
 
 
-def _version(snapshot: Snapshot, name: str) -> str:
-    return snapshot.panels.get(name, WAITING).version
-
-
 def _figure(name: str, panel: Panel, scheme: str) -> dict[str, Any]:
     theme = THEMES[scheme]
     if panel.trouble:
@@ -123,12 +118,10 @@ def _figure(name: str, panel: Panel, scheme: str) -> dict[str, Any]:
 
 def _table(name: str, panel: Panel, snapshot: Snapshot, *, allow_actions: bool) -> Any:
     if panel.trouble:
-        return layout.trouble(panel.trouble)
-    if name == "jobs":
-        return layout.job_table(panel.data, snapshot.panels["quick"].data)
-    if name == "stable":
-        return layout.stable_table(panel.data)
-    return layout.failure_table(panel.data, snapshot.campaign, allow_actions=allow_actions)
+        return tables.trouble(panel.trouble)
+    if name == "failures":
+        return tables.failure_table(panel.data, snapshot.campaign, allow_actions=allow_actions)
+    return {"jobs": tables.job_table, "stable": tables.stable_table}[name](panel.data)
 
 
 def _add_picking(app: Dash, readers: CampaignReaders) -> None:
@@ -172,10 +165,10 @@ def _add_picking(app: Dash, readers: CampaignReaders) -> None:
             structure = _read_structure(reader, index)
         except HullscreenError as error:
             return message(str(error), theme), "", "Structure"
-        words = layout.with_subscripts(structure["formula"])
+        words = with_subscripts(structure["formula"])
         return (
             crystal_figure(structure, theme),
-            layout.structure_story(structure),
+            tables.structure_story(structure),
             f"{words}, structure {index}",
         )
 
@@ -188,7 +181,7 @@ def _read_structure(reader: CampaignReader, index: int) -> dict[str, Any]:
 
 
 def _most_stable(snapshot: Snapshot) -> int | None:
-    rows = snapshot.panels.get("stable", WAITING).data or []
+    rows = (snapshot.panels.get("stable", WAITING).data or {}).get("rows", [])
     compounds = [row for row in rows if max(row["fractions"]) < 1.0]
     chosen = min(compounds or rows, key=lambda row: float(row["formation_energy"]), default=None)
     return None if chosen is None else int(chosen["index"])

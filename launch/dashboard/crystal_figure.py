@@ -43,7 +43,7 @@ def crystal_figure(structure: Mapping[str, Any], theme: Theme) -> Figure:
                 "text": [kind] * len(mine),
                 "textfont": {"size": 12, "color": theme.ink},
                 "marker": {
-                    "size": 15,
+                    "size": 17,
                     "color": colour,
                     "line": {"color": theme.ink, "width": 1},
                 },
@@ -55,16 +55,21 @@ def crystal_figure(structure: Mapping[str, Any], theme: Theme) -> Figure:
         "gridcolor": theme.grid,
         "zerolinecolor": theme.grid,
         "showspikes": False,
-        "nticks": 4,
+        "nticks": 3,
+        "showbackground": False,
+        "tickfont": {"size": 10},
     }
     return {
         "data": data,
         "layout": layout(
             theme,
             scene={
-                **{f"{name}axis": {**axis, "title": {"text": f"{name} (Å)"}} for name in "xyz"},
+                **{
+                    f"{name}axis": {**axis, "title": {"text": f"{name} (Å)", "font": {"size": 12}}}
+                    for name in "xyz"
+                },
                 "aspectmode": "data",
-                "camera": {"projection": {"type": "orthographic"}},
+                "camera": {"eye": {"x": 1.15, "y": -1.35, "z": 0.7}},
             },
             margin={"l": 0, "r": 0, "t": 0, "b": 0},
             uirevision=str(structure["index"]),

@@ -108,16 +108,33 @@ def _of_corners(
     }
 
 
-def stable_rows(result: Plain) -> list[Plain]:
-    """One row for each stable composition, the lowest of it, in order of composition."""
+def stable_data(hull: Plain) -> Plain:
+    """Stable phases.
+
+    Parameters
+    ----------
+    hull
+        As `hull_data` gives it.
+
+    Returns
+    -------
+    ``rows``: one entry for each stable composition, the lowest of it, in order of composition;
+    ``energies, finished``: as the hull has them.
+    """
+    rows = sorted(lowest_stable(hull["entries"]), key=lambda row: [-x for x in row["fractions"]])
+    return {"rows": rows, "energies": hull["energies"], "finished": hull["finished"]}
+
+
+def lowest_stable(entries: Sequence[Plain]) -> list[Plain]:
+    """Of the stable entries one for each formula, the lowest."""
     lowest: dict[str, Plain] = {}
-    for entry in result["entries"]:
+    for entry in entries:
         known = lowest.get(entry["formula"])
         if entry["stable"] and (
             known is None or entry["formation_energy"] < known["formation_energy"]
         ):
             lowest[entry["formula"]] = entry
-    return sorted(lowest.values(), key=lambda entry: [-x for x in entry["fractions"]])
+    return list(lowest.values())
 
 
 def _plain(entry: Entry) -> Plain:

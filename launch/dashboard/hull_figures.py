@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hullscreen.launch.dashboard.hull_data import lowest_stable
 from hullscreen.launch.dashboard.theme import Theme, escaped, layout
 from hullscreen.launch.hull_pictures import with_subscripts
 from hullscreen.potentials.structures import FloatArray
@@ -127,7 +128,7 @@ def _ternary(hull: Plain, theme: Theme) -> Figure:
         | {
             "mode": "markers+text",
             "text": ["" if _is_pure(entry) else _label(entry) for entry in stable],
-            "textposition": "top center",
+            "textposition": [_outwards(entry["fractions"]) for entry in stable],
         },
     ]
     corners = [
@@ -208,17 +209,11 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
     }
 
 
-def _parted(entries: Sequence[Plain]) -> tuple[list[Plain], list[Plain]]:
+def _parted(entries: list[dict[str, Any]]) -> tuple[list[Plain], list[Plain]]:
     """The lowest entry of each stable composition, and all others."""
-    lowest: dict[str, Plain] = {}
-    for entry in entries:
-        known = lowest.get(entry["formula"])
-        if entry["stable"] and (
-            known is None or entry["formation_energy"] < known["formation_energy"]
-        ):
-            lowest[entry["formula"]] = entry
-    chosen = {entry["index"] for entry in lowest.values()}
-    return list(lowest.values()), [entry for entry in entries if entry["index"] not in chosen]
+    stable = lowest_stable(entries)
+    chosen = {entry["index"] for entry in stable}
+    return stable, [entry for entry in entries if entry["index"] not in chosen]
 
 
 def _points(entries: Sequence[Plain], theme: Theme, hull: Plain, *, stable: bool) -> Figure:
@@ -322,6 +317,14 @@ def _binned(numbers: Sequence[int], theme: Theme) -> Figure:
 
 def _numbers(numbers: Sequence[int]) -> list[str]:
     return [f"{n:,} structure{'' if n == 1 else 's'}" for n in numbers]
+
+
+def _outwards(fractions: Sequence[float]) -> str:
+    """Where a label has room in a triangle: outside of the side that its point lies on."""
+    first, second, third = fractions
+    if min(first, third) > second:
+        return "middle left"
+    return "middle right" if min(second, third) > first else "bottom center"
 
 
 def _label(entry: Plain) -> str:

@@ -19,8 +19,8 @@ from typing import Any
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection
 from hullscreen.database.launchpad_state import working_intervals
-from hullscreen.launch.dashboard.hull_data import hull_data, stable_rows
-from hullscreen.launch.dashboard.job_data import failure_rows, job_rows, quick_look
+from hullscreen.launch.dashboard.hull_data import hull_data, stable_data
+from hullscreen.launch.dashboard.job_data import failure_rows, jobs_data, quick_look
 from hullscreen.launch.dashboard.learning_data import (
     cpu_parts,
     funnel_levels,
@@ -187,7 +187,7 @@ class CampaignReader:
         report = self._slow["report"].data or {}
         fresh = {
             "quick": _after(quick, lambda seen: {**seen, "left_s": status.get("left_s")}),
-            "jobs": _after(quick, lambda seen: job_rows(seen, status)),
+            "jobs": _after(quick, lambda seen: jobs_data(seen, status)),
             "failures": _after(quick, lambda seen: failure_rows(seen, status, report)),
         }
         self._snapshot = Snapshot(
@@ -208,7 +208,7 @@ class CampaignReader:
         report, hull = panels["report"], panels["hull"]
         panels["funnel"] = _after(report, funnel_levels)
         panels["cpu"] = _after(report, cpu_parts)
-        panels["stable"] = _after(hull, stable_rows)
+        panels["stable"] = _after(hull, stable_data)
         return panels
 
     def _kept(self, panels: Mapping[str, Panel]) -> dict[str, Panel]:
