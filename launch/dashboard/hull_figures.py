@@ -20,6 +20,8 @@ TRIANGLE = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 0.75**0.5]])
 TETRAHEDRON = np.array(
     [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.75**0.5, 0.0], [0.5, 0.75**0.5 / 3, (2 / 3) ** 0.5]]
 )
+# Of the elements' symbols from the corners of the triangle, pixels.
+OF_CORNERS = ((-16, -12), (16, -12), (0, 16))
 # Bins of a few structures and of thousands are all to be seen: diameters in pixels.
 SMALLEST_BIN, LARGEST_BIN = 3.0, 13.0
 # Higher than this above the hull, one colour, meV/atom.
@@ -73,6 +75,7 @@ def _binary(hull: Plain, theme: Theme) -> Figure:
         | _place_in_binary(stable)
         | {
             "mode": "markers+text",
+            "cliponaxis": False,
             "text": [_label(entry) for entry in stable],
             "textposition": "bottom center",
         },
@@ -127,25 +130,28 @@ def _ternary(hull: Plain, theme: Theme) -> Figure:
         | _place_in(stable, TRIANGLE)
         | {
             "mode": "markers+text",
+            "cliponaxis": False,
             "text": ["" if _is_pure(entry) else _label(entry) for entry in stable],
             "textposition": [_outwards(entry["fractions"]) for entry in stable],
         },
     ]
     corners = [
         {
-            "x": float(1.09 * (corner - TRIANGLE.mean(axis=0))[0] + TRIANGLE.mean(axis=0)[0]),
-            "y": float(1.13 * (corner - TRIANGLE.mean(axis=0))[1] + TRIANGLE.mean(axis=0)[1]),
+            "x": float(corner[0]),
+            "y": float(corner[1]),
+            "xshift": shift[0],
+            "yshift": shift[1],
             "text": f"<b>{escaped(symbol)}</b>",
             "showarrow": False,
             "font": {"size": 16, "color": theme.ink},
         }
-        for symbol, corner in zip(hull["elements"], TRIANGLE, strict=True)
+        for symbol, corner, shift in zip(hull["elements"], TRIANGLE, OF_CORNERS, strict=True)
     ]
     return {
         "data": data,
         "layout": layout(
             theme,
-            xaxis={"visible": False, "range": [-0.09, 1.09]},
+            xaxis={"visible": False, "range": [-0.13, 1.13]},
             yaxis={"visible": False, "range": [-0.1, 0.98], "scaleanchor": "x"},
             annotations=corners,
             hovermode="closest",
@@ -239,7 +245,7 @@ def _coloured(entries: Sequence[Plain], theme: Theme, hull: Plain) -> Figure:
     points = _points(entries, theme, hull, stable=False)
     points["marker"] = {
         "color": [1e3 * entry["above"] for entry in entries],
-        "colorscale": theme.scale,
+        "colorscale": [list(step) for step in theme.scale],
         "cmin": 0.0,
         "cmax": min(max((1e3 * entry["above"] for entry in entries), default=1.0), COLOUR_LIMIT)
         or 1.0,
@@ -247,10 +253,14 @@ def _coloured(entries: Sequence[Plain], theme: Theme, hull: Plain) -> Figure:
         "size": 7,
         "line": {"color": theme.faint, "width": 0.5},
         "colorbar": {
-            "title": {"text": "above the hull<br>(meV/atom)"},
+            "title": {"text": "above the hull (meV/atom)", "side": "bottom"},
+            "orientation": "h",
+            "y": 0,
+            "yanchor": "top",
             "thickness": 10,
-            "len": 0.5,
+            "len": 0.6,
             "outlinewidth": 0,
+            "nticks": 5,
         },
     }
     return points

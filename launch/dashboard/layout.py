@@ -10,7 +10,7 @@ from dash import dcc, html
 # Between two questions of a browser.
 REFRESH_MS = 2000
 GRAPH = {"displaylogo": False, "responsive": True, "displayModeBar": False}
-HEIGHTS = {"hull": 460, "learning": 460, "structure": 380}
+HEIGHTS = {"hull": 460, "learning": 640, "structure": 380}
 
 
 def page(names: Sequence[str], *, allow_actions: bool) -> Any:

@@ -24,13 +24,13 @@ CURVES = (
 )
 PARTS = {
     "dft_labels": "DFT, training set",
-    "dft_final": "DFT, final relaxations",
+    "dft_final": "DFT, final stage",
     "training": "training",
-    "relaxation": "relaxation with the potential",
+    "relaxation": "MTP relaxation",
     "selection": "selection",
     "prototypes": "prototypes",
     "fireworks": "FireWorks",
-    "database": "database, in the workers",
+    "database": "database, workers",
     "mongod": "database server",
 }
 

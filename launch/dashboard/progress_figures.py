@@ -177,7 +177,7 @@ def grades_figure(histogram: Plain, theme: Theme) -> Figure:
             barmode="overlay",
             xaxis={
                 **LOG,
-                "title": {"text": "highest extrapolation grade γ (a number)", "standoff": 8},
+                "title": {"text": "highest extrapolation grade γ", "standoff": 8},
             },
             yaxis={"title": {"text": _of_which(histogram["every"]), "standoff": 8}},
             shapes=[
@@ -242,7 +242,7 @@ def cpu_figure(parts: Sequence[Plain], theme: Theme) -> Figure:
                     "standoff": 8,
                 },
                 # Room for the words at the end of the longest bar.
-                "range": [0, 1.45 * max([part["seconds"] / unit for part in parts], default=1.0)],
+                "range": [0, 1.6 * max([part["seconds"] / unit for part in parts], default=1.0)],
             },
             yaxis={"autorange": "reversed", "showgrid": False},
             bargap=0.35,
