@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,28 +10,15 @@ from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_up
 
 from hullscreen.launch.dashboard import layout, tables
 from hullscreen.launch.dashboard.crystal_figure import crystal_figure
-from hullscreen.launch.dashboard.hull_figures import hull_figure
-from hullscreen.launch.dashboard.progress_figures import (
-    cpu_figure,
-    funnel_figure,
-    grades_figure,
-    learning_figure,
-)
+from hullscreen.launch.dashboard.figures import FIGURES, figure_of
 from hullscreen.launch.dashboard.reader import CampaignReader, CampaignReaders, Panel, Snapshot
 from hullscreen.launch.dashboard.status_words import status_sentence
 from hullscreen.launch.dashboard.structure_data import structure_data
-from hullscreen.launch.dashboard.theme import THEMES, Theme, message
+from hullscreen.launch.dashboard.theme import THEMES, message
 from hullscreen.launch.hull_pictures import with_subscripts
 from hullscreen.potentials.errors import HullscreenError
 
 ASSETS = Path(__file__).parent / "assets"
-FIGURES: Mapping[str, Callable[[Any, Theme], dict[str, Any]]] = {
-    "funnel": funnel_figure,
-    "hull": hull_figure,
-    "learning": learning_figure,
-    "grades": grades_figure,
-    "cpu": cpu_figure,
-}
 # Ids on the page of the panels that are tables.
 TABLES = {"jobs": "jobs", "stable": "stable-table", "failures": "failures"}
 WAITING = Panel(None, "reading the database", "")
@@ -96,7 +82,7 @@ def _add_refresh(app: Dash, readers: CampaignReaders, *, allow_actions: bool) ->
             if known.get(name) == now_seen[name]:
                 answer[name] = no_update
             elif name in FIGURES:
-                answer[name] = _figure(name, panel, _scheme(scheme))
+                answer[name] = figure_of(name, panel, _scheme(scheme))
             else:
                 answer[name] = _table(name, panel, snapshot, allow_actions=allow_actions)
         answer["status"] = status_sentence(snapshot, datetime.now(UTC))
@@ -106,14 +92,6 @@ def _add_refresh(app: Dash, readers: CampaignReaders, *, allow_actions: bool) ->
 
 def _scheme(scheme: str | None) -> str:
     return scheme if scheme in THEMES else "light"
-
-
-def _figure(name: str, panel: Panel, scheme: str) -> dict[str, Any]:
-    theme = THEMES[scheme]
-    if panel.trouble:
-        return message(panel.trouble, theme)
-    drawn: dict[str, Any] = panel.once(scheme, lambda: FIGURES[name](panel.data, theme))
-    return drawn
 
 
 def _table(name: str, panel: Panel, snapshot: Snapshot, *, allow_actions: bool) -> Any:

@@ -224,6 +224,19 @@ def _after(source: Panel, make: Callable[[Any], Any]) -> Panel:
     return _without(source.trouble) if source.trouble else panel_of(lambda: make(source.data))
 
 
+def seen_now(store: CampaignStore, connection: Connection) -> Snapshot:
+    """A campaign as it is now, all panels read.
+
+    Raises
+    ------
+    DatabaseError
+        The server is away.
+    """
+    reader = CampaignReader(store, connection, Path())
+    reader.look(everything=True)
+    return reader.snapshot
+
+
 class CampaignReaders:
     """Readers of several campaigns.
 

@@ -64,6 +64,16 @@ def structure_data(store: CampaignStore, index: int) -> Plain:
     }
 
 
+def structure_facts(structure: Plain) -> list[list[str]]:
+    """Pairs of words about a structure, from what `structure_data` gives."""
+    return [
+        ["prototype", structure["prototype"]],
+        ["atoms in the cell", str(structure["nsites"])],
+        ["shown as", structure["state"]],
+        *structure["facts"],
+    ]
+
+
 def _best_geometry(store: CampaignStore, document: Mapping[str, Any]) -> tuple[Geometry, str]:
     final = document.get("final") or {}
     if final.get("state") == "done":

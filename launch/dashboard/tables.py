@@ -7,6 +7,7 @@ from typing import Any
 
 from dash import html
 
+from hullscreen.launch.dashboard.structure_data import structure_facts
 from hullscreen.launch.hull_pictures import with_subscripts
 from hullscreen.launch.result_tables import duration
 
@@ -139,14 +140,9 @@ def _buttons(row: Plain, campaign: str, *, allow_actions: bool) -> list[Any]:
     return buttons
 
 
-def structure_story(structure: Plain) -> list[Any]:
+def structure_story(structure: dict[str, Any]) -> list[Any]:
     """The structure's numbers, and what became of it."""
-    facts = [
-        ["prototype", structure["prototype"]],
-        ["atoms in the cell", str(structure["nsites"])],
-        ["shown as", structure["state"]],
-        *structure["facts"],
-    ]
+    facts = structure_facts(structure)
     pairs = [part for name, value in facts for part in (html.Dt(name), html.Dd(value))]
     return [html.Dl(pairs), *(html.P(sentence) for sentence in structure.get("story", ()))]
 
