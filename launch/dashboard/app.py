@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 
@@ -58,6 +59,7 @@ def _add_refresh(app: Dash, readers: CampaignReaders, *, allow_actions: bool) ->
         output={
             "status": Output("status-line", "children"),
             "seen": Output("seen", "data"),
+            "report": Output("report-link", "href"),
             **{name: Output(name, "figure") for name in FIGURES},
             **{name: Output(place, "children") for name, place in TABLES.items()},
         },
@@ -86,6 +88,7 @@ def _add_refresh(app: Dash, readers: CampaignReaders, *, allow_actions: bool) ->
             else:
                 answer[name] = _table(name, panel, snapshot, allow_actions=allow_actions)
         answer["status"] = status_sentence(snapshot, datetime.now(UTC))
+        answer["report"] = f"/campaigns/{quote(snapshot.campaign, safe='')}/report.html"
         answer["seen"] = now_seen if now_seen != known else no_update
         return answer
 

@@ -167,21 +167,18 @@ def _background(store: CampaignStore, elements: tuple[str, ...], hull: Hull) -> 
     depth = -float(hull.formation_energies.min(initial=0.0))
     highest = max(SHOWN_DEPTHS * depth, SHOWN_AT_LEAST)
     bins = Census(store.connection, store.name).by_height(highest=highest, width=highest / BINS)
-    known = [
-        (one, fractions)
-        for one in bins
-        if (fractions := fractions_of(one.formula_pretty, elements)) is not None
-    ]
-    if not known:
+    known = [(one, fractions_of(one.formula_pretty, elements)) for one in bins]
+    drawn = [(one, place) for one, place in known if place is not None]
+    if not drawn:
         return {"fractions": [], "energies": [], "numbers": []}
-    fractions: FloatArray = np.array([place for _, place in known], dtype=np.float64)
-    heights = np.array([one.energy_above_hull for one, _ in known])
+    fractions: FloatArray = np.array([place for _, place in drawn], dtype=np.float64)
+    heights = np.array([one.energy_above_hull for one, _ in drawn])
     # Heights above hulls of their own, so that errors of a potential's elements cancel.
     energies = hull.hull_energy_at(fractions) + heights
     return {
         "fractions": np.round(fractions, 6).tolist(),
         "energies": np.round(energies, 5).tolist(),
-        "numbers": [one.n for one, _ in known],
+        "numbers": [one.n for one, _ in drawn],
     }
 
 

@@ -29,6 +29,7 @@ COLOUR_LIMIT = 100.0
 
 Figure = dict[str, Any]
 Plain = Mapping[str, Any]
+Entry = dict[str, Any]
 
 
 def hull_figure(hull: Plain, theme: Theme) -> Figure:
@@ -215,7 +216,7 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
     }
 
 
-def _parted(entries: list[dict[str, Any]]) -> tuple[list[Plain], list[Plain]]:
+def _parted(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     """The lowest entry of each stable composition, and all others."""
     stable = lowest_stable(entries)
     chosen = {entry["index"] for entry in stable}
@@ -350,4 +351,4 @@ def _hover(entry: Plain) -> str:
 
 
 def _is_pure(entry: Plain) -> bool:
-    return max(entry["fractions"]) > 1.0 - 1e-6
+    return bool(max(entry["fractions"]) > 1.0 - 1e-6)

@@ -73,7 +73,8 @@ def _heading(names: Sequence[str]) -> Any:
         className="choice",
     )
     toggle = html.Button("light or dark", id="scheme-toggle", type="button")
-    return html.Div([html.H1("hullscreen"), choice, toggle], className="heading")
+    report = html.A("report as one file", id="report-link")
+    return html.Div([html.H1("hullscreen"), choice, report, toggle], className="heading")
 
 
 def _panel(name: str, title: str, *, wide: bool = False) -> Any:
