@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
 
-from pymongo import ASCENDING, WriteConcern
+from pymongo import ASCENDING, DESCENDING, WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import (
@@ -153,6 +153,8 @@ class Collections:
     ) -> list[dict[str, Any]]:
         """Documents that match, some fields or all, the smallest values of ``sort`` first.
 
+        The largest first of a field that is named with a ``-`` before it.
+
         ``along`` are the fields of the index to use; without them MongoDB chooses one.
         """
 
@@ -162,7 +164,7 @@ class Collections:
                 {"_id": 0, **dict.fromkeys(fields, 1)},
                 limit=limit,
                 batch_size=limit,
-                sort=ascending(sort) or None,
+                sort=in_order(sort) or None,
                 hint=ascending(along) or None,
             )
             return list(cursor)
@@ -292,6 +294,14 @@ def bulk_write(
 def ascending(fields: Sequence[str]) -> list[tuple[str, int]]:
     """Fields as MongoDB wants them to sort by, or of an index."""
     return [(name, ASCENDING) for name in fields]
+
+
+def in_order(fields: Sequence[str]) -> list[tuple[str, int]]:
+    """Fields to sort by; what begins with ``-`` falls."""
+    return [
+        (name.removeprefix("-"), DESCENDING if name.startswith("-") else ASCENDING)
+        for name in fields
+    ]
 
 
 def parts_of(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

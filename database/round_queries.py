@@ -96,6 +96,13 @@ class RoundQueries(Collections):
         documents = self._find("selected", full, sort=["round", "number"])
         return [_selected(document) for document in documents]
 
+    def asked(self) -> list[tuple[int, str]]:
+        """Structures chosen for DFT and the keys of their results, in order of round and number."""
+        query = {"campaign": self.name, "round": {"$lte": self._last_number()}}
+        fields = ["structure_index", "key"]
+        found = self._find("selected", query, fields, sort=["round", "number"])
+        return [(document["structure_index"], document["key"]) for document in found]
+
     def selected_elsewhere(self, campaign: str) -> list[Selected]:
         """Structures that another campaign of this database has chosen, in its order."""
         documents = self._find("selected", {"campaign": campaign}, sort=["round", "number"])

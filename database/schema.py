@@ -66,7 +66,19 @@ def ensure_schema(connection: Connection) -> None:
     found = stored_version(connection)
     if found is None:
         _set_version(connection, None, SCHEMA_VERSION)
-    elif found < SCHEMA_VERSION:
+    require_current(connection)
+
+
+def require_current(connection: Connection) -> None:
+    """Refuse a database whose documents lack what this program asks for.
+
+    Raises
+    ------
+    DatabaseError
+        Its schema is older and must be migrated first.
+    """
+    found = stored_version(connection)
+    if found is not None and found < SCHEMA_VERSION:
         raise DatabaseError(
             f"the database {connection.name!r} has schema {found}, and this hullscreen needs "
             f"{SCHEMA_VERSION}: run `hullscreen db migrate DIRECTORY`; results stay as they are"
@@ -96,6 +108,15 @@ def migrate(connection: Connection) -> Iterator[str]:
         done = MIGRATIONS[number](connection)
         _set_version(connection, number - 1, number)
         yield f"schema {number}: {done}"
+
+
+def campaign_names(connection: Connection) -> list[str]:
+    """Names of the campaigns of a database, in alphabetical order."""
+    campaigns = connection.database["campaigns"]
+    found = reconnecting(
+        connection, lambda: list(campaigns.find(ANY_CAMPAIGN, {"name": 1}).sort("name", ASCENDING))
+    )
+    return [campaign["name"] for campaign in found]
 
 
 def program_version() -> str:
@@ -145,9 +166,7 @@ def _dropping(
 def _with_fields_to_ask_for(connection: Connection) -> str:
     """Give structures the fields of schema 2, as far as their documents tell them."""
     _without_old_indexes(connection)
-    database = _durable(connection)
-    names = reconnecting(connection, lambda: list(database["campaigns"].find({}, {"name": 1})))
-    n_changed = sum(add_missing_fields(connection, campaign["name"]) for campaign in names)
+    n_changed = sum(add_missing_fields(connection, name) for name in campaign_names(connection))
     return f"{n_changed:,} structures can be found by chemical system and height above the hull"
 
 

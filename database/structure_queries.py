@@ -13,11 +13,14 @@ import numpy as np
 from pymongo import InsertOne, UpdateOne
 
 from hullscreen.database.collections import (
+    BY_CHEMSYS,
     BY_FORMULA,
     BY_HEIGHT,
     BY_INDEX,
     BY_ORDER,
     BY_OUTCOME,
+    BY_SPACE_GROUP,
+    BY_STABILITY,
     Collections,
     Query,
     ascending,
@@ -44,6 +47,15 @@ READ_AT_ONCE = 10_000
 # What is known of energies, and what only a hull of DFT relaxations tells.
 KNOWN_FIELDS = tuple(entry.name for entry in fields_of(Known))
 HULL_FIELDS = ("is_stable", "decomposes_to", "symmetry", "volume", "density")
+# Indexes in order of the height, by the field of a query for which they are.
+IN_ORDER_OF_HEIGHT = {
+    "is_stable": BY_STABILITY,
+    "symmetry.number": BY_SPACE_GROUP,
+    "formula_pretty": BY_FORMULA,
+    "chemsys": BY_CHEMSYS,
+}
+# Of fields that few structures may match MongoDB chooses the index, and may sort what it finds.
+SELECTIVE = {"prototype", "relaxed.outcome", "relaxed.highest_grade", "dropped.stage", "index"}
 BATCH_FIELDS = [
     "index",
     "counts",
@@ -203,8 +215,9 @@ class StructureQueries(Collections):
         if isinstance(query.get("index"), int):
             # One structure has no order.
             return self._find("structures", full, fields, along=BY_INDEX)
-        by_height = list(sort)[:1] == ["energy_above_hull"]
-        along = (BY_FORMULA if "formula_pretty" in query else BY_HEIGHT) if by_height else ()
+        along: Sequence[str] = ()
+        if [name.removeprefix("-") for name in sort][:1] == ["energy_above_hull"]:
+            along = _by_height(query)
         return self._find("structures", full, fields, sort=sort, limit=limit, along=along)
 
     def save_relaxed(self, results: Mapping[int, Relaxed]) -> None:
@@ -337,6 +350,14 @@ class StructureQueries(Collections):
             "$unset": dict.fromkeys(HULL_FIELDS, ""),
         }
         self._update("structures", query, change)
+
+
+def _by_height(query: Query) -> Sequence[str]:
+    """Index that gives structures in order of their height, and those that match first."""
+    for field, along in IN_ORDER_OF_HEIGHT.items():
+        if field in query:
+            return along
+    return () if query.keys() & SELECTIVE else BY_HEIGHT
 
 
 def _batch(documents: Sequence[Mapping[str, Any]], geometry: str) -> StructureBatch:

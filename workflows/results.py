@@ -233,7 +233,7 @@ def final_hull(store: CampaignStore) -> HullResult:
                 "structure_index": document["index"],
                 "formula_pretty": document["formula_pretty"],
                 "prototype": document["prototype"],
-                "reason": document["final"]["reason"],
+                "reason": document["final"].get("reason", "none is recorded"),
             }
             for document in failed
         ),

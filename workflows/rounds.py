@@ -28,6 +28,7 @@ from hullscreen.workflows.hull import convex_hull
 from hullscreen.workflows.labelled import labelled_structures
 from hullscreen.workflows.screening import USUAL_SAMPLE, ErrorEstimate, estimate_errors
 
+TOO_FAR = "too far above the hull of its stage"
 UNCONVERGED = "its relaxation ended without convergence"
 CONVERGED = {"relaxed.outcome": "converged"}
 # Whose energies those of a stage are.
@@ -279,7 +280,7 @@ def drop_above(
                 int(found.indices[i]),
                 {
                     "stage": round_.stage,
-                    "reason": "too far above the hull of its stage",
+                    "reason": TOO_FAR,
                     "energy_above_hull": float(found.heights[i]),
                     "window": float(window),
                     "sigma": estimate.sigma,

@@ -107,7 +107,8 @@ def recorded(mongo, make_campaign, work_off_round):
     from hullscreen.workflows.reference_relaxations import pool_of
     from hullscreen.workflows.report import campaign_report
     from hullscreen.workflows.results import final_hull, screened_background
-    from hullscreen.workflows.structure_search import Wanted, search
+    from hullscreen.workflows.structure_filters import Wanted
+    from hullscreen.workflows.structure_search import search
 
     commands = Commands()
     with MongoClient(mongo.uri, event_listeners=[commands], tz_aware=True) as client:
