@@ -1,1 +1,1 @@
-"""The dashboard: a web page on this machine that shows campaigns as they run."""
+"""The live page of campaigns: what they do, what they have found, and one file of it to keep."""

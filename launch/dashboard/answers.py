@@ -38,8 +38,8 @@ def said(status: int, sentence: str) -> HTTPException:
 
 
 def answer(status: int, sentence: str) -> Response:
-    """A sentence as the page expects it: ``{"said": …}``."""
-    return Response(json.dumps({"said": sentence}), status, mimetype="application/json")
+    """A sentence as the page expects it: ``{"message": …}``."""
+    return Response(json.dumps({"message": sentence}), status, mimetype="application/json")
 
 
 def answer_failures(server: Flask) -> None:

@@ -100,7 +100,7 @@ def add_endpoints(server: Flask, sessions: Mapping[str, Session], *, allow_actio
             raise said(403, ONLY_SHOWS)
         session = session_of(name)
         with taking_a_place():
-            return jsonify({"said": ACTIONS[action](session, request.get_json())})
+            return jsonify({"message": ACTIONS[action](session, request.get_json())})
 
     server.add_url_rule("/campaigns/<name>/log", "log", show_log, methods=["GET"])
     for action in ACTIONS:

@@ -195,7 +195,7 @@ def test_forms_are_refused(client, kind):
 def test_what_is_no_json_object(client, body):
     answer = post(client, body)
     assert answer.status_code == 400
-    assert "expected a JSON object" in answer.get_json()["said"]
+    assert "expected a JSON object" in answer.get_json()["message"]
 
 
 def test_large_bodies_are_not_read(client):
@@ -234,7 +234,7 @@ def test_every_answer_carries_the_headers(client, stranger):
 
 def test_failures_tell_nothing_of_the_inside(client, caplog):
     answer = client.get("/fail?token=abc", headers=OWN)
-    assert json.loads(answer.text).keys() == {"said"}
+    assert json.loads(answer.text).keys() == {"message"}
     for inside in ("Traceback", "RuntimeError", "hunter2", "File", "no connection"):
         assert inside not in answer.text
     assert "RuntimeError" in caplog.text

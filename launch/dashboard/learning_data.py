@@ -1,0 +1,115 @@
+"""How a campaign learnt and what it cost, as plain data: funnel, errors, grades, processor time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.census import BINS_PER_DECADE, Census
+
+Plain = dict[str, Any]
+
+CURVES = (
+    "number",
+    "stage",
+    "level",
+    "n_training",
+    "loss",
+    "energy_rmse",
+    "force_rmse",
+)
+PARTS = {
+    "dft_labels": "DFT, training set",
+    "dft_final": "DFT, final relaxations",
+    "training": "training",
+    "relaxation": "relaxation with the potential",
+    "selection": "selection",
+    "prototypes": "prototypes",
+    "fireworks": "FireWorks",
+    "database": "database, in the workers",
+    "mongod": "database server",
+}
+
+
+def funnel_levels(report: Mapping[str, Any]) -> list[Plain]:
+    """From the pool to the hull: ``name``, ``n`` (None until it is decided), why others left.
+
+    Parameters
+    ----------
+    report
+        As `hullscreen.workflows.report.campaign_report` gives it.
+    """
+    funnel = report["funnel"]
+    first, second, final = (funnel[name] for name in ("screen_1", "screen_2", "final"))
+    return [
+        {"name": "pool", "n": funnel["prototypes"].get("total"), "dropped": {}},
+        {"name": "kept by screen 1", "n": first["kept"], "dropped": first["dropped"]},
+        {"name": "kept by screen 2", "n": second["kept"], "dropped": second["dropped"]},
+        {"name": "relaxed with DFT", "n": final["dft_relaxed"], "dropped": final["dropped"]},
+        {"name": "on the hull", "n": final["stable"], "dropped": {}},
+    ]
+
+
+def learning_curves(store: CampaignStore) -> Plain:
+    """Errors of each potential, and σ as each round knew it.
+
+    Returns
+    -------
+    ``potentials``: ``number, stage, level, n_training, loss``, and ``energy_rmse`` in eV/atom and
+    ``force_rmse`` in eV/Å over the training set, None of those fitted by earlier versions;
+    ``sigmas``: ``round, stage, sigma, uncertainty`` in eV/atom and ``n_structures``, where it
+    changed.
+    """
+    potentials = [
+        {name: document.get(name) for name in CURVES} for document in store.potentials(list(CURVES))
+    ]
+    sigmas: list[Plain] = []
+    known = None
+    for round_ in store.rounds():
+        sigma = round_.sigma
+        if sigma is None or sigma == known:
+            continue
+        known = sigma
+        sigmas.append(
+            {
+                "round": round_.number,
+                # A stage begins with the estimate that closed the one before.
+                "stage": 1 if not any(one["stage"] == 1 for one in sigmas) else 2,
+                "sigma": sigma["sigma"],
+                "uncertainty": sigma["uncertainty"],
+                "n_structures": sigma["n_structures"],
+            }
+        )
+    return {"potentials": potentials, "sigmas": sigmas}
+
+
+def grade_histogram(store: CampaignStore) -> Plain:
+    """Highest grades of the newest relaxations: ``stages``, and the two thresholds.
+
+    Returns
+    -------
+    ``stages``: ``{stage: {"grades": middles of bins, "numbers": structures}}``;
+    ``select_grade, break_grade``: as the campaign's settings have them.
+    """
+    settings = store.campaign()["settings"]["learning"]
+    return {
+        "stages": {
+            str(stage): {
+                "grades": [10 ** (place / BINS_PER_DECADE) for place in bins],
+                "numbers": list(bins.values()),
+            }
+            for stage, bins in Census(store.connection, store.name).grades().items()
+        },
+        "select_grade": float(settings["select_grade"]),
+        "break_grade": float(settings["break_grade"]),
+    }
+
+
+def cpu_parts(report: Mapping[str, Any]) -> list[Plain]:
+    """Processor time: ``part`` in words and ``seconds``, the largest first."""
+    return [
+        {"part": PARTS.get(name, name.replace("_", " ")), "seconds": float(seconds)}
+        for name, seconds in report["cpu_seconds"].items()
+        if name != "total" and seconds > 0
+    ]
