@@ -12,7 +12,7 @@ from hullscreen.launch.dashboard.logs import LINES_OF_A_FILE
 from hullscreen.launch.dashboard.serving import AT_ONCE, add_endpoints
 from hullscreen.launch.settings import load
 
-PASSWD = "root:x:0:0"
+OUTSIDE = "root:x:0:0"
 LOG_BYTES = 100 * 2**20
 
 
@@ -107,7 +107,7 @@ def test_nothing_outside_the_campaign_is_read(session, failed, mongo, tmp_path, 
     fw_id, _, folder = failed
     outside = tmp_path / "outside" / folder.parent.name / folder.name
     outside.mkdir(parents=True)
-    (outside / "output.txt").write_text(PASSWD)
+    (outside / "output.txt").write_text(OUTSIDE)
     root = session.directory / "calculations"
     leads_there = {
         "absolute": str(tmp_path / "outside"),
@@ -127,7 +127,7 @@ def test_nothing_outside_the_campaign_is_read(session, failed, mongo, tmp_path, 
         folder.rmdir()
         folder.symlink_to(outside)
     lines = lines_of(client_of(session), f"firework={fw_id}")
-    assert PASSWD not in "\n".join(lines)
+    assert OUTSIDE not in "\n".join(lines)
     remark = "is not inside the campaign's directory"
     assert any(remark in line for line in lines) == (where in {*leads_there, "link"})
 
