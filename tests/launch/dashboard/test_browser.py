@@ -3,20 +3,21 @@
 import contextlib
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import expect, sync_playwright
 
+from hullscreen.launch.atomic_files import write_atomically
 from hullscreen.launch.campaign_session import open_session
-from hullscreen.potentials.errors import CampaignError
-from hullscreen.workflows.results import final_hull
+from hullscreen.workflows.rerun import failed_jobs
 
 CALCULATORS = Path(__file__).parents[1] / "calculators"
 FAILING = "CuPd2"
@@ -31,13 +32,17 @@ lattices = ["fcc"]
 aflow = false
 [potential]
 level_first = 4
-level_second = 6
+level_second = 4
 cutoff_angstrom = 4.5
 [learning]
-first_wave = 5
+first_wave = 10
+select_grade = 10.0
+break_grade = 100.0
+[screening]
+validation_structures = 2
 [dft]
 calculator = "watched_emt:WatchedEMT"
-structures_per_job = 1
+structures_per_job = 3
 """
 PATIENCE_MS = 30_000
 LAPTOP, PHONE = {"width": 1366, "height": 768}, {"width": 390, "height": 844}
@@ -55,55 +60,53 @@ pytestmark = [
 
 @dataclass
 class Watched:
-    """A campaign in the middle of its last stage, where DFT waits for the gate to be removed."""
+    """A campaign that runs, whose DFT holds until the pace is changed."""
 
     directory: Path
-    gate: Path
     failing: Path
+    pace: Path
     process: subprocess.Popen
     session: object
+
+    def state_of(self, fw_id):
+        """As FireWorks calls it."""
+        return self.session.connection.database.fireworks.find_one({"fw_id": fw_id})["state"]
 
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory, launch_command, wait_for):
-    """A campaign that `hullscreen run` computes, with a job that failed and one that is at work."""
+    """A campaign with a hull, in which one of the jobs that failed is computed once more."""
     folder = tmp_path_factory.mktemp("watched")
-    directory, gate, failing = folder / "campaign", folder / "gate", folder / "failing"
+    directory, failing, pace = folder / "campaign", folder / "failing", folder / "pace"
     directory.mkdir()
     (directory / "hullscreen.toml").write_text(SETTINGS)
     failing.write_text(FAILING)
-    with (folder / "log").open("w") as log:
-        process = launch_command(
-            "run", directory, "--workers", "1", stdout=log, stderr=log,
-            env={
-                "SLOW_EMT_WHILE": str(gate), "FAILING_EMT_FORMULAS": str(failing),
-                "PYTHONPATH": f"{CALCULATORS}:{Path(__file__).parents[3] / '.dev'}",
-            },
-        )  # fmt: skip
-    try:
-        wait_for(lambda: (directory / "database" / "data").is_dir())
-        with open_session(directory) as session:
-            wait_for(lambda: has_hull(session.store, process, folder / "log"))
-            gate.touch()
-            # Somebody waits at it.
-            wait_for(lambda: gate.stat().st_size)
-            yield Watched(directory, gate, failing, process, session)
-    finally:
-        gate.unlink(missing_ok=True)
-        process.terminate()
-        process.wait()
+    pace.write_text("quick")
+    log = folder / "log"
 
+    def command(*words):
+        environment = {
+            "FAILING_EMT_FORMULAS": str(failing),
+            "WATCHED_EMT_PACE": str(pace),
+            "PYTHONPATH": os.pathsep.join([str(CALCULATORS), *filter(None, sys.path)]),
+        }
+        with log.open("a") as file:
+            return launch_command(*words, stdout=file, stderr=file, env=environment)
 
-def has_hull(store, process, log):
-    assert process.poll() is None, log.read_text()
-    if store.find_campaign() is None:
-        return False
-    try:
-        hull = final_hull(store)
-    except CampaignError:
-        return False
-    assert not hull.finished, "the campaign ended before it could be watched"
-    return len(hull.stable) > 2
+    assert command("run", directory, "--workers", "1").wait() == 0, log.read_text()
+    with open_session(directory) as session:
+        jobs = failed_jobs(session.store)
+        assert len(jobs) > 2
+        assert command("rerun", directory, "--firework", jobs[0].fw_id).wait() == 0
+        pace.write_text("hold")
+        process = command("run", directory, "--workers", "1")
+        try:
+            wait_for(pace.with_suffix(".holds").exists)
+            yield Watched(directory, failing, pace, process, session)
+        finally:
+            write_atomically(pace, "quick")
+            process.terminate()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,7 @@ def dashboards(campaign, open_dashboard, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def chromium():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
@@ -144,8 +147,8 @@ class Visit:
 
 
 @contextlib.contextmanager
-def visit(browser, dashboard, **options):
-    context = browser.new_context(viewport=LAPTOP, **options)
+def visit(chromium, dashboard, **options):
+    context = chromium.new_context(viewport=LAPTOP, **options)
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     visit = Visit(page, [], [])
@@ -163,9 +166,9 @@ def visit(browser, dashboard, **options):
 
 
 @pytest.fixture(scope="module")
-def shown(browser, dashboards):
+def shown(chromium, dashboards):
     """The page of the dashboard that only shows, filled."""
-    with visit(browser, dashboards[0]) as shown:
+    with visit(chromium, dashboards[0]) as shown:
         for name in GRAPHS:
             expect(shown.page.locator(f"#{name} .main-svg").first).to_be_visible(
                 timeout=PATIENCE_MS
@@ -289,13 +292,12 @@ def test_only_showing_there_is_no_button_and_the_server_refuses(shown, campaign)
         )
         assert asked.status == 403
         assert "--allow-actions" in asked.json()["message"]
-    fireworks = campaign.session.connection.database.fireworks
-    assert fireworks.find_one({"fw_id": number})["state"] == "FIZZLED"
+    assert campaign.state_of(number) == "FIZZLED"
     assert not campaign.session.store.campaign().get("paused")
 
 
-def test_where_it_is_allowed_a_job_runs_again(browser, dashboards, campaign):
-    with visit(browser, dashboards[1]) as acting:
+def test_where_it_is_allowed_a_job_runs_again(chromium, dashboards, campaign):
+    with visit(chromium, dashboards[1]) as acting:
         page = acting.page
         button = page.locator("#failures button.rerun").first
         number = int(button.get_attribute("data-number"))
@@ -303,13 +305,12 @@ def test_where_it_is_allowed_a_job_runs_again(browser, dashboards, campaign):
         expect(page.locator("#log-text")).to_contain_text(
             f"Ready to run once more: {number}", timeout=PATIENCE_MS
         )
-        fireworks = campaign.session.connection.database.fireworks
-        assert fireworks.find_one({"fw_id": number})["state"] == "READY"
+        assert campaign.state_of(number) == "READY"
         acting.check(dashboards[1])
 
 
-def test_no_horizontal_scroll_on_a_phone(browser, dashboards):
-    with visit(browser, dashboards[0], has_touch=True) as small:
+def test_no_horizontal_scroll_on_a_phone(chromium, dashboards):
+    with visit(chromium, dashboards[0], has_touch=True) as small:
         page = small.page
         page.set_viewport_size(PHONE)
         expect(page.locator("#hull .main-svg").first).to_be_visible()
@@ -321,10 +322,10 @@ def test_no_horizontal_scroll_on_a_phone(browser, dashboards):
         small.check(dashboards[0])
 
 
-def test_the_dark_scheme_is_dark(browser, dashboards):
+def test_the_dark_scheme_is_dark(chromium, dashboards):
     backgrounds = {}
     for scheme in ("light", "dark"):
-        with visit(browser, dashboards[0], color_scheme=scheme) as seen:
+        with visit(chromium, dashboards[0], color_scheme=scheme) as seen:
             expect(seen.page.locator("#hull .main-svg").first).to_be_visible()
             colour = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
             backgrounds[scheme] = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
@@ -345,7 +346,7 @@ def other_page():
     """A page of another port of this machine, which shares the cookies of all ports."""
 
     class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()
@@ -360,8 +361,8 @@ def other_page():
         server.shutdown()
 
 
-def test_nobody_gets_in_without_the_token(browser, dashboards):
-    context = browser.new_context()
+def test_nobody_gets_in_without_the_token(chromium, dashboards):
+    context = chromium.new_context()
     page = context.new_page()
     for path in ("/", "/_dash-layout", "/assets/page.js", "/campaigns/watched/log?structure=0"):
         assert page.goto(f"{dashboards[0].own}{path}").status == 401
@@ -369,9 +370,9 @@ def test_nobody_gets_in_without_the_token(browser, dashboards):
     context.close()
 
 
-def test_another_page_gets_nothing_and_does_nothing(browser, dashboards, other_page, campaign):
+def test_another_page_gets_nothing_and_does_nothing(chromium, dashboards, other_page, campaign):
     acts = dashboards[1]
-    with visit(browser, acts) as visited:
+    with visit(chromium, acts) as visited:
         statuses = {}
         page = visited.page.context.new_page()
         page.on(
@@ -432,10 +433,8 @@ def test_the_panels_follow_the_campaign(shown, campaign):
     page = shown.page
     before = texts(page)
     campaign.failing.write_text("")
-    campaign.gate.unlink()
+    write_atomically(campaign.pace, "quick")
     expect(page.locator("#status-line")).to_contain_text("finished", timeout=60_000)
     expect(page.locator("#jobs")).not_to_have_text(before["jobs"])
     expect(page.locator("#cpu")).not_to_have_text(before["cpu"], timeout=PATIENCE_MS)
-    with contextlib.suppress(PlaywrightError):
-        page.wait_for_timeout(100)
     assert campaign.process.wait(timeout=60) == 0
