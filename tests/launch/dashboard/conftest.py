@@ -41,7 +41,7 @@ class Dashboard:
             data = json.dumps(body) if isinstance(body, dict | list) else body
             connection.request(method, path, body=data, headers={**given, **(headers or {})})
             answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read().decode()
+            return answer.status, answer.headers, answer.read().decode(errors="replace")
 
     def log_in(self):
         """Visit the printed address; gives and keeps the cookie."""

@@ -193,7 +193,8 @@ def test_the_token_leaves_the_address_bar(shown, dashboards):
 def test_every_panel_is_filled(shown):
     page = shown.page
     expect(page.locator("#status-line")).to_contain_text("watched")
-    expect(page.locator("#jobs")).to_contain_text("DFT")
+    expect(page.locator("#status-line")).not_to_contain_text("finished")
+    expect(page.locator("#jobs")).to_contain_text("At work")
     expect(page.locator("#stable-table")).to_contain_text("meV/atom")
     expect(page.locator("#failures")).to_contain_text(REASON)
     seen = texts(page)
@@ -393,8 +394,8 @@ def test_another_page_gets_nothing_and_does_nothing(chromium, dashboards, other_
                 f"([url, mode]) => {sent}.then(r => r.type, e => 'refused')",
                 [f"{acts.own}/campaigns/watched/pause", mode],
             )
-        page.evaluate(FORM, f"{acts.own}/campaigns/watched/pause?form")
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            page.evaluate(FORM, f"{acts.own}/campaigns/watched/pause?form")
         # It can read nothing of the page through a frame or a window either.
         page.goto(other_page)
         page.evaluate(FRAME, acts.own)
