@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
 
-from pymongo import ASCENDING, WriteConcern
+from pymongo import ASCENDING, DESCENDING, WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import (
@@ -42,8 +42,23 @@ BY_ORDER = ["campaign", "stage", "relaxed.stage", "order"]
 # With the potential, so that outcomes are counted without reading a structure.
 BY_OUTCOME = ["campaign", "relaxed.stage", "relaxed.outcome", "relaxed.potential", "order"]
 # With the stage, so that others' structures are not read.
-BY_HEIGHT = ["campaign", "dropped.energy_above_hull", "index", "stage"]
-BY_FORMULA = ["campaign", "formula_pretty", "dropped.energy_above_hull", "index", "stage"]
+BY_HEIGHT = ["campaign", "energy_above_hull", "index", "stage"]
+# Those that begin with what a person asks for serve people who name no campaign as well.
+BY_FORMULA = ["formula_pretty", "campaign", "energy_above_hull", "index", "stage"]
+BY_CHEMSYS = ["chemsys", "campaign", "energy_above_hull", "index", "stage"]
+BY_PROTOTYPE = ["prototype", "campaign", "index"]
+BY_REASON = ["campaign", "dropped.stage", "dropped.reason"]
+BY_STABILITY = ["is_stable", "campaign", "energy_above_hull", "index"]
+BY_SPACE_GROUP = ["symmetry.number", "campaign", "energy_above_hull", "index"]
+BY_GRADE = ["campaign", "relaxed.highest_grade", "index"]
+# Grades from here on are in the index: what a potential knows has lower ones.
+LOWEST_INDEXED_GRADE = 2.0
+# Indexes that hold only documents which match: few structures have these fields, or such values.
+PARTIAL: dict[tuple[str, ...], dict[str, Any]] = {
+    tuple(BY_STABILITY): {"is_stable": {"$exists": True}},
+    tuple(BY_SPACE_GROUP): {"symmetry.number": {"$exists": True}},
+    tuple(BY_GRADE): {"relaxed.highest_grade": {"$gte": LOWEST_INDEXED_GRADE}},
+}
 INDEXES: dict[str, list[tuple[list[str], bool]]] = {
     # For each collection the fields of its indexes, and whether they are unique.
     "campaigns": [(["name"], True), (["created_at", "name"], False)],
@@ -51,9 +66,14 @@ INDEXES: dict[str, list[tuple[list[str], bool]]] = {
         (BY_INDEX, True),
         (BY_ORDER, False),
         (BY_OUTCOME, False),
-        (["campaign", "dropped.stage", "dropped.reason"], False),
+        (BY_REASON, False),
         (BY_HEIGHT, False),
         (BY_FORMULA, False),
+        (BY_CHEMSYS, False),
+        (BY_PROTOTYPE, False),
+        (BY_STABILITY, False),
+        (BY_SPACE_GROUP, False),
+        (BY_GRADE, False),
     ],
     "selected": [
         (["campaign", "round", "number"], True),
@@ -112,10 +132,15 @@ class Collections:
         self._refuse_if_only_reading()
         for collection, indexes in INDEXES.items():
             for fields, unique in indexes:
-                self._create_index(collection, ascending(fields), unique)
+                options: dict[str, Any] = {"unique": unique}
+                if tuple(fields) in PARTIAL:
+                    options["partialFilterExpression"] = PARTIAL[tuple(fields)]
+                self._create_index(collection, ascending(fields), options)
 
-    def _create_index(self, collection: str, keys: list[tuple[str, int]], unique: bool) -> None:
-        self._retry(lambda: self._database[collection].create_index(keys, unique=unique))
+    def _create_index(
+        self, collection: str, keys: list[tuple[str, int]], options: dict[str, Any]
+    ) -> None:
+        self._retry(lambda: self._database[collection].create_index(keys, **options))
 
     def _find(
         self,
@@ -129,6 +154,8 @@ class Collections:
     ) -> list[dict[str, Any]]:
         """Documents that match, some fields or all, the smallest values of ``sort`` first.
 
+        The largest first of a field that is named with a ``-`` before it.
+
         ``along`` are the fields of the index to use; without them MongoDB chooses one.
         """
 
@@ -138,7 +165,7 @@ class Collections:
                 {"_id": 0, **dict.fromkeys(fields, 1)},
                 limit=limit,
                 batch_size=limit,
-                sort=ascending(sort) or None,
+                sort=in_order(sort) or None,
                 hint=ascending(along) or None,
             )
             return list(cursor)
@@ -275,6 +302,14 @@ def bulk_write(
 def ascending(fields: Sequence[str]) -> list[tuple[str, int]]:
     """Fields as MongoDB wants them to sort by, or of an index."""
     return [(name, ASCENDING) for name in fields]
+
+
+def in_order(fields: Sequence[str]) -> list[tuple[str, int]]:
+    """Fields to sort by; what begins with ``-`` falls."""
+    return [
+        (name.removeprefix("-"), DESCENDING if name.startswith("-") else ASCENDING)
+        for name in fields
+    ]
 
 
 def parts_of(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -31,6 +31,14 @@ class DFTQueries(Collections):
             found |= {d["key"]: DFTDocument.from_bson(d) for d in documents}
         return found
 
+    def dft_states(self, keys: Sequence[str]) -> dict[str, str]:
+        """States of calculations by their content; keys without one are missing."""
+        found: dict[str, str] = {}
+        for part in parts_of(keys, KEYS_AT_ONCE):
+            documents = self._find("dft_results", {"key": {"$in": part}}, ["key", "state"])
+            found |= {document["key"]: document["state"] for document in documents}
+        return found
+
     def save_dft(self, result: DFTDocument) -> None:
         """Store a calculation; one that is done, or quarantined, is never replaced."""
         document = result.to_bson()

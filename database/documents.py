@@ -15,7 +15,7 @@ import numpy as np
 
 from hullscreen.potentials.structures import FloatArray, IntArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 DOUBLES, INTEGERS = np.dtype("<f8"), np.dtype("<i4")
 # Stored as they are; what is neither these nor below is left to MongoDB as well.
@@ -146,7 +146,10 @@ class Prototype(Document):
     order
         Place in the order in which waves take structures.
     counts
-        Atoms of each element.
+        Atoms of each element of the campaign.
+    chemsys, elements, nelements, composition
+        Of the structure itself, as the Materials Project has them: symbols in alphabetical order,
+        and atoms of each in the cell.
     stage
         The stage it has reached: 1, 2, 3 (final).
     """
@@ -158,9 +161,14 @@ class Prototype(Document):
     nsites: int
     counts: tuple[int, ...]
     formula_pretty: str
+    chemsys: str
+    elements: tuple[str, ...]
+    nelements: int
+    composition: dict[str, int]
     species: IntArray
     start: Geometry
     stage: int = 1
+    last_updated: datetime = field(default_factory=now)
 
 
 @dataclass(frozen=True)
@@ -188,6 +196,38 @@ class Relaxed(Document):
     highest_grade: float
     geometry: Geometry
     snapshot: Geometry | None = None
+
+    def numbers(self) -> dict[str, Any]:
+        """What is kept of every relaxation: all but the geometries."""
+        return {name: getattr(self, name) for name in RELAXATION_FIELDS}
+
+
+RELAXATION_FIELDS = (
+    "stage", "potential", "outcome", "energy_per_atom", "evaluations", "grade", "highest_grade",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a structure's energy, and from whom.
+
+    Attributes
+    ----------
+    energy_per_atom, formation_energy_per_atom, energy_above_hull
+        In eV/atom, the latter two relative to the elements and to the hull of the same source.
+    energy_from
+        Whose energies these are, one of `ENERGY_SOURCES`; those of two sources never meet.
+    """
+
+    energy_per_atom: float
+    formation_energy_per_atom: float
+    energy_above_hull: float
+    energy_from: str
+
+
+SCREEN_1, SCREEN_2 = "MTP of screen 1", "MTP of screen 2"
+SINGLE_POINT, DFT_RELAXED = "DFT single point", "DFT, relaxed"
+ENERGY_SOURCES = (SCREEN_1, SCREEN_2, SINGLE_POINT, DFT_RELAXED)
 
 
 @dataclass(frozen=True)
@@ -245,6 +285,10 @@ class RoundDocument(Document):
         Structures to relax with DFT, the most promising first.
     submitted
         Whether its workflow is in the LaunchPad.
+    predicted_hull, labelled_hull
+        Corners of the hulls by which its decision dropped structures, where it did: of the
+        potential's energies, and of DFT single points. Each has ``structure_index``,
+        ``formula_pretty`` and ``energy_per_atom`` in eV/atom.
     """
 
     campaign: str
@@ -258,6 +302,8 @@ class RoundDocument(Document):
     sigma: dict[str, Any] | None = None
     final_indices: tuple[int, ...] = ()
     submitted: bool = False
+    predicted_hull: tuple[dict[str, Any], ...] = ()
+    labelled_hull: tuple[dict[str, Any], ...] = ()
     created_at: datetime = field(default_factory=now)
 
 
@@ -278,6 +324,9 @@ class PotentialDocument(Document):
     lowest_energy_per_atom
         Of the labels, eV/atom: what relaxes far below has fallen into a hole of the potential. None
         in databases of earlier versions.
+    energy_rmse, force_rmse
+        Root mean square errors on the labels, eV/atom and eV/Å. None in databases of earlier
+        versions.
     """
 
     campaign: str
@@ -290,6 +339,8 @@ class PotentialDocument(Document):
     loss: float
     condition: float
     lowest_energy_per_atom: float | None = None
+    energy_rmse: float | None = None
+    force_rmse: float | None = None
     created_at: datetime = field(default_factory=now)
 
 

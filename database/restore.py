@@ -15,6 +15,7 @@ from pymongo import InsertOne, WriteConcern
 from pymongo.database import Database
 
 from hullscreen.database.campaign_parts import CAMPAIGNS, FIREWORKS, LAUNCHES, WORKFLOWS
+from hullscreen.database.chemical_systems import add_missing_fields
 from hullscreen.database.collections import (
     DUPLICATE_KEY,
     INDEXES,
@@ -86,6 +87,8 @@ def _restore_documents(
         for part in parts_of(map(change, dump.documents(collection, tell)), WRITE_AT_ONCE):
             _write(connection, database, collection, part)
         read += dump.size(collection)
+    # Of a dump that an earlier version has made.
+    add_missing_fields(connection, dump.name)
 
 
 def refuse_half_restored(connection: Connection, name: str) -> None:

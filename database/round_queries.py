@@ -61,6 +61,12 @@ class RoundQueries(Collections):
         query = {"campaign": self.name, "number": number}
         self._update("rounds", query, {"$set": {"submitted": True}})
 
+    def set_hulls(self, number: int, **hulls: Sequence[Mapping[str, Any]]) -> None:
+        """Note the corners of hulls by which a round's decision drops structures, by field."""
+        query = {"campaign": self.name, "number": number}
+        change = {name: [dict(corner) for corner in hull] for name, hull in hulls.items()}
+        self._update("rounds", query, {"$set": change})
+
     def last_round(self) -> RoundDocument | None:
         """The newest round."""
         number = self._last_number()
@@ -89,6 +95,13 @@ class RoundQueries(Collections):
         full = {"campaign": self.name, "round": {"$lte": self._last_number()}, **query}
         documents = self._find("selected", full, sort=["round", "number"])
         return [_selected(document) for document in documents]
+
+    def asked(self) -> list[tuple[int, str]]:
+        """Structures chosen for DFT and the keys of their results, in order of round and number."""
+        query = {"campaign": self.name, "round": {"$lte": self._last_number()}}
+        fields = ["structure_index", "key"]
+        found = self._find("selected", query, fields, sort=["round", "number"])
+        return [(document["structure_index"], document["key"]) for document in found]
 
     def selected_elsewhere(self, campaign: str) -> list[Selected]:
         """Structures that another campaign of this database has chosen, in its order."""
@@ -144,4 +157,6 @@ def _selected(document: Mapping[str, Any]) -> Selected:
 def _round(document: Mapping[str, Any]) -> RoundDocument:
     values = dict(document)
     values["final_indices"] = tuple(values["final_indices"])
+    for name in ("predicted_hull", "labelled_hull"):
+        values[name] = tuple(values.get(name, ()))
     return RoundDocument(**values)

@@ -14,7 +14,8 @@ from pymongo import ASCENDING, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from hullscreen.database.collections import INDEXES, Collections
+from hullscreen.database.chemical_systems import add_missing_fields
+from hullscreen.database.collections import INDEXES, PARTIAL, Collections
 from hullscreen.database.connection import Connection, reconnecting
 from hullscreen.database.documents import SCHEMA_VERSION, now
 from hullscreen.potentials.errors import DatabaseError
@@ -65,7 +66,19 @@ def ensure_schema(connection: Connection) -> None:
     found = stored_version(connection)
     if found is None:
         _set_version(connection, None, SCHEMA_VERSION)
-    elif found < SCHEMA_VERSION:
+    require_current(connection)
+
+
+def require_current(connection: Connection) -> None:
+    """Refuse a database whose documents lack what this program asks for.
+
+    Raises
+    ------
+    DatabaseError
+        Its schema is older and must be migrated first.
+    """
+    found = stored_version(connection)
+    if found is not None and found < SCHEMA_VERSION:
         raise DatabaseError(
             f"the database {connection.name!r} has schema {found}, and this hullscreen needs "
             f"{SCHEMA_VERSION}: run `hullscreen db migrate DIRECTORY`; results stay as they are"
@@ -97,6 +110,15 @@ def migrate(connection: Connection) -> Iterator[str]:
         yield f"schema {number}: {done}"
 
 
+def campaign_names(connection: Connection) -> list[str]:
+    """Names of the campaigns of a database, in alphabetical order."""
+    campaigns = connection.database["campaigns"]
+    found = reconnecting(
+        connection, lambda: list(campaigns.find(ANY_CAMPAIGN, {"name": 1}).sort("name", ASCENDING))
+    )
+    return [campaign["name"] for campaign in found]
+
+
 def program_version() -> str:
     """Version of the installed hullscreen."""
     try:
@@ -118,7 +140,9 @@ def _without_old_indexes(connection: Connection) -> str:
         for name, index in found.items():
             keys = tuple(index["key"])
             generated = name == "_".join(f"{field}_{direction}" for field, direction in keys)
+            partial = PARTIAL.get(tuple(field for field, _ in keys))
             keep = wanted.get(keys) == index.get("unique", False)
+            keep = keep and index.get("partialFilterExpression") == partial
             if name != "_id_" and generated and not keep:
                 reconnecting(connection, _dropping(database, collection, name))
                 n_dropped += 1
@@ -139,7 +163,17 @@ def _dropping(
     return drop
 
 
-MIGRATIONS: dict[int, Callable[[Connection], str]] = {1: _without_old_indexes}
+def _with_fields_to_ask_for(connection: Connection) -> str:
+    """Give structures the fields of schema 2, as far as their documents tell them."""
+    _without_old_indexes(connection)
+    n_changed = sum(add_missing_fields(connection, name) for name in campaign_names(connection))
+    return f"{n_changed:,} structures can be found by chemical system and height above the hull"
+
+
+MIGRATIONS: dict[int, Callable[[Connection], str]] = {
+    1: _without_old_indexes,
+    2: _with_fields_to_ask_for,
+}
 """What leads to each version from the one before; every one may be repeated, also in part."""
 
 

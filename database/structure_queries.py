@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from functools import reduce
 from operator import getitem
 from typing import Any
@@ -12,11 +13,14 @@ import numpy as np
 from pymongo import InsertOne, UpdateOne
 
 from hullscreen.database.collections import (
+    BY_CHEMSYS,
     BY_FORMULA,
     BY_HEIGHT,
     BY_INDEX,
     BY_ORDER,
     BY_OUTCOME,
+    BY_SPACE_GROUP,
+    BY_STABILITY,
     Collections,
     Query,
     ascending,
@@ -24,9 +28,11 @@ from hullscreen.database.collections import (
 )
 from hullscreen.database.documents import (
     INTEGERS,
+    Known,
     Prototype,
     Relaxed,
     RoundDocument,
+    now,
     unpack,
     unpack_species,
 )
@@ -38,6 +44,18 @@ RELAXED_STAGES = (1, 2)
 INDICES_AT_ONCE = 10_000
 # Documents held in memory at once: tens of megabytes.
 READ_AT_ONCE = 10_000
+# What is known of energies, and what only a hull of DFT relaxations tells.
+KNOWN_FIELDS = tuple(entry.name for entry in fields_of(Known))
+HULL_FIELDS = ("is_stable", "decomposes_to", "symmetry", "volume", "density")
+# Indexes in order of the height, by the field of a query for which they are.
+IN_ORDER_OF_HEIGHT = {
+    "is_stable": BY_STABILITY,
+    "symmetry.number": BY_SPACE_GROUP,
+    "formula_pretty": BY_FORMULA,
+    "chemsys": BY_CHEMSYS,
+}
+# Of fields that few structures may match MongoDB chooses the index, and may sort what it finds.
+SELECTIVE = {"prototype", "relaxed.outcome", "relaxed.highest_grade", "dropped.stage", "index"}
 BATCH_FIELDS = [
     "index",
     "counts",
@@ -197,12 +215,17 @@ class StructureQueries(Collections):
         if isinstance(query.get("index"), int):
             # One structure has no order.
             return self._find("structures", full, fields, along=BY_INDEX)
-        by_height = list(sort)[:1] == ["dropped.energy_above_hull"]
-        along = (BY_FORMULA if "formula_pretty" in query else BY_HEIGHT) if by_height else ()
+        along: Sequence[str] = ()
+        if [name.removeprefix("-") for name in sort][:1] == ["energy_above_hull"]:
+            along = _by_height(query)
         return self._find("structures", full, fields, sort=sort, limit=limit, along=along)
 
     def save_relaxed(self, results: Mapping[int, Relaxed]) -> None:
-        """Store relaxations by structure index, unless a newer potential's is there."""
+        """Store relaxations by structure index, unless a newer potential's is there.
+
+        Their numbers are added to those of earlier ones.
+        """
+        moment = now()
         writes = (
             UpdateOne(
                 {
@@ -212,7 +235,10 @@ class StructureQueries(Collections):
                     # Also where there is none yet.
                     "relaxed.potential": {"$not": {"$gte": result.potential}},
                 },
-                {"$set": {"relaxed": result.to_bson()}},
+                {
+                    "$set": {"relaxed": result.to_bson(), "last_updated": moment},
+                    "$push": {"relaxations": result.numbers()},
+                },
                 hint=ascending(BY_INDEX),
             )
             for index, result in results.items()
@@ -221,7 +247,7 @@ class StructureQueries(Collections):
 
     def advance(self, indices: Iterable[int], stage: int) -> None:
         """Let structures enter a stage; those that are further stay there."""
-        change = {"$set": {"stage": stage}, "$unset": {"dropped": ""}}
+        change = {"$set": {"stage": stage, "last_updated": now()}, "$unset": {"dropped": ""}}
         for part in parts_of(list(indices), INDICES_AT_ONCE):
             query = {
                 "campaign": self.name,
@@ -231,22 +257,60 @@ class StructureQueries(Collections):
             self._update("structures", query, change)
 
     def return_to_first_stage(self) -> None:
-        """Forget what screening made of the structures, their DFT relaxations too."""
+        """Forget what screening made of the structures, their DFT relaxations too.
+
+        The numbers of their relaxations stay, for the potentials do.
+        """
+        found = ("relaxed", "dropped", "final", *KNOWN_FIELDS, *HULL_FIELDS)
         change = {
-            "$set": {"stage": 1},
-            "$unset": {"relaxed": "", "dropped": "", "final": ""},
+            "$set": {"stage": 1, "last_updated": now()},
+            "$unset": dict.fromkeys(found, ""),
         }
         self._update("structures", {"campaign": self.name}, change)
 
-    def drop(self, reasons: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        """Note, by index, why structures were left behind; the first reason stays."""
+    def drop(
+        self,
+        reasons: Iterable[tuple[int, Mapping[str, Any]]],
+        known: Mapping[int, Known] | None = None,
+    ) -> None:
+        """Note, by index, why structures were left behind; the first reason stays.
+
+        What is ``known`` of the energies of some of them is written at the same time.
+        """
+        moment, known = now(), known or {}
         writes = (
             UpdateOne(
                 {"campaign": self.name, "index": index, "dropped": {"$exists": False}},
-                {"$set": {"dropped": dict(reason)}},
+                {
+                    "$set": {
+                        "dropped": dict(reason),
+                        **(asdict(known[index]) if index in known else {}),
+                        "last_updated": moment,
+                    }
+                },
                 hint=ascending(BY_INDEX),
             )
             for index, reason in reasons
+        )
+        self._bulk("structures", writes)
+
+    def save_known(self, known: Mapping[int, Known]) -> None:
+        """Write, by index, what is known of energies now; it takes the place of what was."""
+        self.set_fields({index: asdict(one) for index, one in known.items()})
+
+    def set_fields(
+        self, fields: Mapping[int, Mapping[str, Any]], remove: Sequence[str] = ()
+    ) -> None:
+        """Change fields of structures by index, and remove others."""
+        moment = now()
+        removal = {"$unset": dict.fromkeys(remove, "")} if remove else {}
+        writes = (
+            UpdateOne(
+                {"campaign": self.name, "index": index},
+                {"$set": {**values, "last_updated": moment}, **removal},
+                hint=ascending(BY_INDEX),
+            )
+            for index, values in fields.items()
         )
         self._bulk("structures", writes)
 
@@ -257,7 +321,8 @@ class StructureQueries(Collections):
             "dropped.stage": stage,
             "dropped.energy_above_hull": {"$lte": up_to},
         }
-        self._update("structures", query, {"$unset": {"dropped": ""}})
+        change = {"$unset": {"dropped": ""}, "$set": {"last_updated": now()}}
+        self._update("structures", query, change)
 
     def dropped_heights(self, stage: int) -> tuple[FloatArray, IndexArray]:
         """How high a stage's structures lay when they were dropped, and how many of each height.
@@ -275,10 +340,24 @@ class StructureQueries(Collections):
         return heights, np.array([row["n"] for row in rows], dtype=np.int64)
 
     def save_final(self, index: int, final: Mapping[str, Any]) -> None:
-        """Note what DFT relaxation made of a structure, and under which key its result is."""
-        query = {"campaign": self.name, "index": index}
-        change = {"$set": {"final": dict(final)}}
+        """Note what DFT relaxation made of a structure, and under which key its result is.
+
+        What was said of an earlier result is forgotten; the same one changes nothing.
+        """
+        query = {"campaign": self.name, "index": index, "final": {"$ne": dict(final)}}
+        change = {
+            "$set": {"final": dict(final), "last_updated": now()},
+            "$unset": dict.fromkeys(HULL_FIELDS, ""),
+        }
         self._update("structures", query, change)
+
+
+def _by_height(query: Query) -> Sequence[str]:
+    """Index that gives structures in order of their height, and those that match first."""
+    for field, along in IN_ORDER_OF_HEIGHT.items():
+        if field in query:
+            return along
+    return () if query.keys() & SELECTIVE else BY_HEIGHT
 
 
 def _batch(documents: Sequence[Mapping[str, Any]], geometry: str) -> StructureBatch:

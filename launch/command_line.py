@@ -97,6 +97,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Results": {
         "hull": Entry("hull", "Show the stable alloys: a table, JSON or a picture."),
         "query": Entry("query", "List structures by composition, energy or stability."),
+        "why": Entry("why", "Tell a structure's story: relaxations, DFT, why it was dropped."),
         "labels": Entry("labels", "List DFT results; release or recompute quarantined ones."),
         "export": Entry("export", "Write structures as CIF, POSCAR, extxyz or pymatgen entries."),
         "report": Entry("report", "Show what each stage kept and dropped, and what it cost."),

@@ -19,6 +19,7 @@ from hullscreen.database.documents import (
     Geometry,
     PotentialDocument,
     Prototype,
+    now,
 )
 from hullscreen.database.schema import ensure_schema
 from hullscreen.dft_adapters.engine import (
@@ -280,6 +281,7 @@ def _prototypes(
     name, elements, structures = campaign.store.name, campaign.elements, batch.structures
     places = order[batch.first_index : batch.first_index + len(structures)].tolist()
     counts = structures.counts(len(elements)).tolist()
+    moment = now()
     for i, prototype in enumerate(batch.prototypes):
         cell, positions, species = structures.one(i)
         atoms = tuple(counts[i])
@@ -291,6 +293,8 @@ def _prototypes(
             nsites=len(species),
             counts=atoms,
             formula_pretty=_reduced_formula(atoms, elements),
+            **_system(atoms, elements),
+            last_updated=moment,
             species=species,
             start=Geometry(cell, positions),
         )
@@ -305,3 +309,15 @@ def formula(counts: IndexArray, elements: tuple[str, ...]) -> str:
 def _reduced_formula(counts: tuple[int, ...], elements: tuple[str, ...]) -> str:
     """As `formula`; a pool has few compositions beside its structures."""
     return str(Composition(dict(zip(elements, counts, strict=True))).reduced_formula)
+
+
+@cache
+def _system(counts: tuple[int, ...], elements: tuple[str, ...]) -> dict[str, Any]:
+    """Chemical system and composition under the Materials Project's names."""
+    composition = {symbol: n for symbol, n in sorted(zip(elements, counts, strict=True)) if n}
+    return {
+        "chemsys": "-".join(composition),
+        "elements": tuple(composition),
+        "nelements": len(composition),
+        "composition": composition,
+    }

@@ -26,9 +26,11 @@ from hullscreen.potentials.structures import join
 from hullscreen.workflows.borrowed_labels import borrowed_labels, systems_of
 from hullscreen.workflows.campaign import Campaign, total_structures
 from hullscreen.workflows.labelled import labelled_structures
+from hullscreen.workflows.publishing import publish_hull
 from hullscreen.workflows.refinement import refine
 from hullscreen.workflows.rounds import (
     CONVERGED,
+    SCREENS,
     Choice,
     begin_round,
     beyond_dft,
@@ -156,6 +158,7 @@ def _finish(campaign: Campaign) -> None:
             f"no DFT relaxation of pure {', '.join(missing)} succeeded, so there is no hull; the "
             f"first reason: {reasons[0] if reasons else 'see the jobs'}; mend it and run again"
         )
+    publish_hull(campaign.store)
     campaign.store.set_campaign(finished=True)
 
 
@@ -251,6 +254,8 @@ def _screen_first(campaign: Campaign, round_: RoundDocument) -> None:
     window = estimate.window(campaign.settings.screening.sigma_multiple)
     drop_above(campaign, round_, found, estimate, window)
     drop_unconverged(campaign, round_)
+    kept = found.part(np.flatnonzero(found.heights <= window))
+    campaign.store.save_known(kept.known(SCREENS[1]))
     campaign.store.advance(found.indices[found.heights <= window].tolist(), 2)
     wave = _next_wave(campaign, 2, 0) or total_structures(campaign)
     begin_round(

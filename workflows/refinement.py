@@ -14,26 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from hullscreen.database.documents import RoundDocument, Selected
+from hullscreen.database.documents import SINGLE_POINT, RoundDocument, Selected
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join
 from hullscreen.workflows.campaign import FINAL_STAGE, Campaign
 from hullscreen.workflows.dft_jobs import atoms_of, forces_for, stored_array, stored_energy
-from hullscreen.workflows.hull import BoolArray, convex_hull
+from hullscreen.workflows.hull import BoolArray
 from hullscreen.workflows.labelled import Label, labelled_structures
 from hullscreen.workflows.learning import fingerprints
 from hullscreen.workflows.relaxation_gain import relaxation_gain
 from hullscreen.workflows.rounds import (
+    SCREENS,
     Choice,
     Predictions,
     begin_round,
     drop,
     drop_above,
     drop_unconverged,
-    fractions,
     measured_errors,
     next_round,
+    on_their_hull,
     predictions,
 )
 from hullscreen.workflows.same_basin import group_by_basin, simplest_members
@@ -173,11 +174,14 @@ def _choose_final(
     _require_elements(campaign, labelled)
     indices = np.array([selected.structure_index for selected, _ in labelled])
     potential, _ = campaign.potential(round_.potential)
-    above, gains = _heights_and_gains(campaign, potential, labelled)
+    computed, gains = _labels_and_gains(campaign, potential, labelled)
+    above = computed.heights
+    store.set_hulls(round_.number, labelled_hull=computed.corners)
     chosen = above - gains <= TIE
     by_height = indices[chosen][np.argsort(above[chosen], kind="stable")]
     final = tuple(dict.fromkeys(by_height.tolist()))
-    drop(campaign, round_, _too_high(indices[~chosen], above[~chosen], gains[~chosen]))
+    too_high = _too_high(indices[~chosen], above[~chosen], gains[~chosen])
+    drop(campaign, round_, too_high)
     asked = {selected.structure_index for selected in store.selected(purpose="refine")}
     failed = asked & candidates - set(indices.tolist())
     aside = _quarantined(campaign, store.selected(purpose="refine"))
@@ -196,6 +200,8 @@ def _choose_final(
     rest = np.flatnonzero(~np.isin(found.indices, indices))
     drop_above(campaign, round_, found.part(rest), estimate, window)
     drop_unconverged(campaign, round_)
+    near_hull = found.part(rest[found.heights[rest] <= window])
+    store.save_known(near_hull.known(SCREENS[2]) | computed.known(SINGLE_POINT))
     store.advance(final, FINAL_STAGE)
     following = next_round(
         round_, stage=FINAL_STAGE, purpose="final", sigma=estimate.to_dict(), final_indices=final
@@ -216,10 +222,11 @@ def _require_elements(campaign: Campaign, labelled: Sequence[Label]) -> None:
         )
 
 
-def _heights_and_gains(
+def _labels_and_gains(
     campaign: Campaign, potential: MomentTensorPotential, labelled: Sequence[Label]
-) -> tuple[FloatArray, FloatArray]:
-    """Height of each single point above the hull of all, what a relaxation may gain; eV/atom."""
+) -> tuple[Predictions, FloatArray]:
+    """Single points above the hull of all, and what a relaxation may gain, eV/atom."""
+    indices = np.array([selected.structure_index for selected, _ in labelled])
     n_elements = len(campaign.elements)
     counts = np.array([np.bincount(s.species, minlength=n_elements) for s, _ in labelled])
     energies = np.array([stored_energy(result) for _, result in labelled]) / counts.sum(axis=1)
@@ -228,8 +235,7 @@ def _heights_and_gains(
         structure = (selected.geometry.cell, selected.geometry.positions, selected.species)
         forces = forces_for(atoms_of(*structure, campaign.elements), result)
         gains[i] = relaxation_gain(potential, structure, forces, stored_array(result.stress))
-    above = convex_hull(fractions(counts), energies).energies_above_hull
-    return above, gains / counts.sum(axis=1)
+    return on_their_hull(campaign, indices, counts, energies), gains / counts.sum(axis=1)
 
 
 def _too_high(

@@ -118,6 +118,17 @@ class HullResult:
         shares = self.hull.decomposition(self._places[entry.structure_index])
         return [(self.entries[i], share) for i, share in shares.items()]
 
+    def decomposition(self, entry: Entry) -> list[dict[str, Any]]:
+        """As `products`, as plain JSON."""
+        return [
+            {
+                "structure_index": product.structure_index,
+                "formula": product.formula_pretty,
+                "amount": share,
+            }
+            for product, share in self.products(entry)
+        ]
+
     def document(self, entry: Entry) -> dict[str, Any]:
         """Everything about an entry as plain JSON, under the Materials Project's names."""
         symbols = [symbol for symbol, n in zip(self.elements, entry.counts, strict=True) if n]
@@ -135,16 +146,7 @@ class HullResult:
             "formation_energy_per_atom": entry.formation_energy_per_atom,
             "energy_above_hull": entry.energy_above_hull,
             "is_stable": entry.is_stable,
-            "decomposes_to": None
-            if entry.is_stable
-            else [
-                {
-                    "structure_index": product.structure_index,
-                    "formula": product.formula_pretty,
-                    "amount": share,
-                }
-                for product, share in self.products(entry)
-            ],
+            "decomposes_to": None if entry.is_stable else self.decomposition(entry),
             "volume": entry.volume,
             "density": entry.density,
             "symmetry": entry.symmetry,
@@ -231,7 +233,7 @@ def final_hull(store: CampaignStore) -> HullResult:
                 "structure_index": document["index"],
                 "formula_pretty": document["formula_pretty"],
                 "prototype": document["prototype"],
-                "reason": document["final"]["reason"],
+                "reason": document["final"].get("reason", "none is recorded"),
             }
             for document in failed
         ),
@@ -255,14 +257,14 @@ def screened_background(store: CampaignStore, result: HullResult) -> tuple[Float
     depth = -float(result.hull.formation_energies.min(initial=0.0))
     highest = max(SHOWN_DEPTHS * depth, SHOWN_AT_LEAST)
     found = store.search(
-        {"dropped.energy_above_hull": {"$gte": 0.0, "$lte": highest}},
-        ["counts", "dropped.energy_above_hull"],
-        sort=["dropped.energy_above_hull"],
+        {"energy_above_hull": {"$gte": 0.0, "$lte": highest}, "dropped": {"$exists": True}},
+        ["counts", "energy_above_hull"],
+        sort=["energy_above_hull"],
     )
     if not found:
         return np.zeros((0, len(result.elements))), np.zeros(0)
     fractions = _fractions([document["counts"] for document in found])
-    heights = np.array([document["dropped"]["energy_above_hull"] for document in found])
+    heights = np.array([document["energy_above_hull"] for document in found])
     return fractions, result.hull.hull_energy_at(fractions) + heights
 
 

@@ -10,18 +10,29 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from hullscreen.database.documents import DFTDocument, Geometry, RoundDocument, Selected
+from hullscreen.database.documents import (
+    SCREEN_1,
+    SCREEN_2,
+    DFTDocument,
+    Geometry,
+    Known,
+    RoundDocument,
+    Selected,
+)
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
-from hullscreen.workflows.campaign import Campaign
+from hullscreen.workflows.campaign import Campaign, formula
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, atoms_of, jobs_of, stored_energy
 from hullscreen.workflows.hull import convex_hull
 from hullscreen.workflows.labelled import labelled_structures
 from hullscreen.workflows.screening import USUAL_SAMPLE, ErrorEstimate, estimate_errors
 
+TOO_FAR = "too far above the hull of its stage"
 UNCONVERGED = "its relaxation ended without convergence"
 CONVERGED = {"relaxed.outcome": "converged"}
+# Whose energies those of a stage are.
+SCREENS = {1: SCREEN_1, 2: SCREEN_2}
 
 
 @dataclass(frozen=True)
@@ -135,20 +146,39 @@ class Predictions:
         Places in the pool (n,) and atoms of each element (n, n_elements).
     energies
         In eV/atom, at the stored geometries, shape (n,).
-    heights
-        Above the hull of ``energies``, eV/atom, shape (n,).
+    heights, formation_energies
+        Above the hull of ``energies``, and relative to its elements, eV/atom, shape (n,).
+    corners
+        The structures at the corners of the hull, with their formulas and energies; see
+        `hullscreen.database.documents.RoundDocument`.
     """
 
     indices: IndexArray
     counts: IndexArray
     energies: FloatArray
     heights: FloatArray
+    formation_energies: FloatArray
+    corners: tuple[dict[str, Any], ...] = ()
 
     def part(self, chosen: IndexArray) -> Predictions:
-        """Some of them; heights stay those above the hull of all."""
-        return Predictions(
-            self.indices[chosen], self.counts[chosen], self.energies[chosen], self.heights[chosen]
+        """Some of them; the hull stays that of all."""
+        return dataclasses.replace(
+            self,
+            **{
+                name: getattr(self, name)[chosen]
+                for name in ("indices", "counts", "energies", "heights", "formation_energies")
+            },
         )
+
+    def known(self, source: str) -> dict[int, Known]:
+        """What is known of their energies, by index, from a source of energies."""
+        columns = (self.indices, self.energies, self.formation_energies, self.heights)
+        return {
+            index: Known(energy, formation_energy, height, source)
+            for index, energy, formation_energy, height in zip(
+                *(column.tolist() for column in columns), strict=True
+            )
+        }
 
 
 def predictions(
@@ -170,8 +200,25 @@ def predictions(
     if not indices:
         raise nothing_converged(stage)
     all_counts, all_energies = np.concatenate(counts), np.concatenate(energies)
-    heights = convex_hull(fractions(all_counts), all_energies).energies_above_hull
-    return Predictions(np.concatenate(indices), all_counts, all_energies, heights)
+    return on_their_hull(campaign, np.concatenate(indices), all_counts, all_energies)
+
+
+def on_their_hull(
+    campaign: Campaign, indices: IndexArray, counts: IndexArray, energies: FloatArray
+) -> Predictions:
+    """Structures with energies in eV/atom from one source, and where they lie above their hull."""
+    hull = convex_hull(fractions(counts), energies)
+    corners = tuple(
+        {
+            "structure_index": int(indices[i]),
+            "formula_pretty": formula(counts[i], campaign.elements),
+            "energy_per_atom": float(energies[i]),
+        }
+        for i in hull.vertices.tolist()
+    )
+    return Predictions(
+        indices, counts, energies, hull.energies_above_hull, hull.formation_energies, corners
+    )
 
 
 def nothing_converged(stage: int) -> CampaignError:
@@ -183,10 +230,15 @@ def nothing_converged(stage: int) -> CampaignError:
 
 
 def drop(
-    campaign: Campaign, round_: RoundDocument, reasons: Iterable[tuple[int, Mapping[str, Any]]]
+    campaign: Campaign,
+    round_: RoundDocument,
+    reasons: Iterable[tuple[int, Mapping[str, Any]]],
+    known: Mapping[int, Known] | None = None,
 ) -> None:
-    """Note, by index, why this round leaves structures behind."""
-    campaign.store.drop((index, {**reason, "round": round_.number}) for index, reason in reasons)
+    """Note, by index, why this round leaves structures behind, and what is known of them."""
+    campaign.store.drop(
+        ((index, {**reason, "round": round_.number}) for index, reason in reasons), known
+    )
 
 
 def drop_unconverged(campaign: Campaign, round_: RoundDocument) -> None:
@@ -218,6 +270,8 @@ def drop_above(
     window: float,
 ) -> None:
     """Leave behind structures that lie higher than a window above their stage's hull, eV/atom."""
+    campaign.store.set_hulls(round_.number, predicted_hull=found.corners)
+    too_high = np.flatnonzero(found.heights > window)
     drop(
         campaign,
         round_,
@@ -226,14 +280,15 @@ def drop_above(
                 int(found.indices[i]),
                 {
                     "stage": round_.stage,
-                    "reason": "too far above the hull of its stage",
+                    "reason": TOO_FAR,
                     "energy_above_hull": float(found.heights[i]),
                     "window": float(window),
                     "sigma": estimate.sigma,
                 },
             )
-            for i in np.flatnonzero(found.heights > window)
+            for i in too_high
         ),
+        found.part(too_high).known(SCREENS[round_.stage]),
     )
 
 

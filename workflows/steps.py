@@ -22,6 +22,7 @@ from hullscreen.database.documents import (
 from hullscreen.dft_adapters.engine import CalculationError
 from hullscreen.potentials.errors import CampaignError, DFTError
 from hullscreen.potentials.fit import EV_PER_CUBIC_ANGSTROM_IN_GPA, TrainingSet
+from hullscreen.potentials.labels import errors
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_files import mtp_text
 from hullscreen.potentials.relaxation import Outcome, RelaxationLimits, relax
@@ -37,6 +38,7 @@ from hullscreen.workflows.dft_jobs import (
 )
 from hullscreen.workflows.labelled import labelled_structures, training_set_of
 from hullscreen.workflows.learning import shortest_bond, train
+from hullscreen.workflows.publishing import publish_hull
 
 CONVERGED = Outcome.CONVERGED.name.lower()
 # Relaxed structures are saved in groups of this many: a killed worker loses seconds.
@@ -123,6 +125,8 @@ def relax_with_dft(
                 final = {"state": "failed", "key": key, "reason": str(error)}
                 failures.append(f"structure {index}: {error}")
             campaign.store.save_final(index, final)
+        if wanted:
+            publish_hull(campaign.store)
     _raise_failures(failures, len(wanted))
 
 
@@ -206,6 +210,7 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
             campaign, labels, _trainer(campaign, round_)
         )
         quarantine.note(campaign, round_, verdicts)
+        residuals = errors(result.potential, training).known()
         store.save_potential(
             PotentialDocument(
                 campaign=store.name,
@@ -220,8 +225,15 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
                 lowest_energy_per_atom=float(
                     (training.energies / training.structures.n_atoms).min()
                 ),
+                energy_rmse=_thousandth(residuals["energy_rmse_mev_per_atom"]),
+                force_rmse=_thousandth(residuals["force_rmse_mev_per_angstrom"]),
             )
         )
+
+
+def _thousandth(value: float | None) -> float | None:
+    """In eV what is in meV."""
+    return None if value is None else 1e-3 * value
 
 
 def _trainer(campaign: Campaign, round_: RoundDocument) -> Callable[[TrainingSet], quarantine.Fit]:

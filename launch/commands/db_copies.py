@@ -63,6 +63,7 @@ def restore(directory: Path, source: Path, database_uri: str | None) -> None:
     from hullscreen.launch.progress import progress_board
     from hullscreen.launch.settings import FILE_NAME, load
     from hullscreen.potentials.errors import InputError
+    from hullscreen.workflows.publishing import publish_hull
 
     found = open_dump(source)
     name = load(directory).campaign.name
@@ -73,5 +74,6 @@ def restore(directory: Path, source: Path, database_uri: str | None) -> None:
         )
     with open_session(directory, database_uri) as session, progress_board() as board:
         restore_campaign(session.connection, found, progress=board.show)
+        publish_hull(session.store)
         to_go_on = going_on(session.store.campaign(), directory)
     click.echo(f"campaign {name!r} is restored; `{to_go_on}` goes on with it")

@@ -17,13 +17,20 @@ def migrate(directory: Path, database_uri: str | None) -> None:
     goes on.
     """
     from hullscreen.database import schema
+    from hullscreen.database.campaign_store import CampaignStore
     from hullscreen.launch.campaign_session import open_session
+    from hullscreen.workflows.publishing import publish_hull
 
     with open_session(directory, database_uri) as session:
         done = False
         for sentence in schema.migrate(session.connection):
             done = True
             click.echo(sentence)
+        for name in schema.campaign_names(session.connection):
+            # Also after a migration that was interrupted here.
+            if n_changed := publish_hull(CampaignStore(session.connection, name)):
+                done = True
+                click.echo(f"campaign {name!r}: {n_changed} structures say where the hull is")
     if not done:
         click.echo("the schema is up to date; nothing was changed")
 

@@ -4,42 +4,50 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hullscreen.launch.options import database_option, directory_argument, json_option
 
-if TYPE_CHECKING:
-    from hullscreen.workflows.structure_search import Found
-
-STAGE_NAMES = {1: "screen 1", 2: "screen 2", 3: "final"}
 STAGES = {"1": 1, "2": 2, "final": 3}
-# Short forms for the table; the JSON has the whole words.
-SOURCES = {
-    "DFT, relaxed": "DFT",
-    "DFT single point": "DFT point",
-    "MTP of screen 1": "MTP 1",
-    "MTP of screen 2": "MTP 2",
-}
+# The same as in the modules that search, which take long to import; a test compares them.
+REASONS = ("kept", "height", "unconverged", "single-point", "failed", "quarantined", "twin")
+JOB_STATES = ("waiting", "done", "failed", "quarantined")
+OUTCOMES = (
+    "converged", "step_limit", "extrapolating", "too_close", "volume_limit", "energy_limit",
+    "stalled",
+)  # fmt: skip
 EPILOG = """
 \b
 Examples:
   hullscreen query cu-pd --formula CuPd --max-energy-above-hull 0.01
   hullscreen query cu-pd --number 37 --json
+  hullscreen query cu-pd --stable --fields formula_pretty,space_group,volume --csv
+  hullscreen query cu-pd --sort -highest_grade --limit 10
 """
+
+
+def _height(name: str, what: str) -> Any:
+    return click.option(
+        name, type=click.FloatRange(min=0.0), metavar="EV_PER_ATOM", help=f"{what}, in eV/atom."
+    )
 
 
 @click.command(epilog=EPILOG)
 @directory_argument
+@click.option("--chemsys", metavar="SYSTEM", help="Only this chemical system, such as Cu-Pd.")
 @click.option("--formula", metavar="FORMULA", help="Only this composition, such as CuPd3.")
-@click.option("--number", type=click.IntRange(min=0), help="Only the structure of this number.")
+@click.option("--nelements", type=click.IntRange(1, 20), help="Only so many different elements.")
+@click.option("--number", type=click.IntRange(0, 10**9), help="Only the structure of this number.")
+@click.option("--prototype", metavar="NAME", help="Only this prototype, or names that hold NAME.")
 @click.option("--stable", is_flag=True, help="Only what is on the hull of DFT energies.")
+@_height("--min-energy-above-hull", "Only structures at least so far above the hull")
+@_height("--max-energy-above-hull", "Only structures at most so far above the hull")
 @click.option(
-    "--max-energy-above-hull",
-    type=click.FloatRange(min=0.0),
-    metavar="EV_PER_ATOM",
-    help="Only structures at most so far above the hull, in eV/atom.",
+    "--space-group",
+    metavar="SYMBOL_OR_NUMBER",
+    help="Only what DFT has relaxed into this space group, such as Fm-3m or 225.",
 )
 @click.option(
     "--stage",
@@ -47,25 +55,53 @@ Examples:
     help="Only structures that entered this stage and no later one, dropped there or not.",
 )
 @click.option(
+    "--outcome",
+    type=click.Choice(OUTCOMES),
+    help="Only structures whose last relaxation with a potential ended so.",
+)
+@click.option(
+    "--min-grade", type=float, help="Only structures whose extrapolation grade reached this."
+)
+@click.option("--max-grade", type=float, help="Only structures whose grade never exceeded this.")
+@click.option(
+    "--dropped",
+    type=click.Choice(REASONS),
+    help="Only structures that were left behind for this reason; kept: those that were not.",
+)
+@click.option(
+    "--job-state",
+    type=click.Choice(JOB_STATES),
+    help="Only structures whose last DFT job stands so.",
+)
+@click.option(
+    "--sort", metavar="FIELD", help="Order by a field; with - before it, the largest first."
+)
+@click.option(
     "--limit",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 10**9),
     default=50,
     show_default=True,
     help="Structures to show, at most; 0 for all.",
 )
+@click.option("--fields", metavar="A,B,C", help="Show these fields only.")
+@click.option("--table", "as_table", is_flag=True, help="Print a table, as is done anyway.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @database_option
 @json_option
 def command(
     *,
     directory: Path,
-    formula: str | None,
+    stage: str | None,
     number: int | None,
     stable: bool,
-    max_energy_above_hull: float | None,
-    stage: str | None,
     limit: int,
+    sort: str | None,
+    fields: str | None,
+    as_table: bool,
+    as_csv: bool,
     database_uri: str | None,
     as_json: bool,
+    **filters: Any,
 ) -> None:
     """List structures of the campaign in DIRECTORY, also those that were dropped, and why.
 
@@ -73,15 +109,32 @@ def command(
     that of the best energy known, and the column "by" says whose it is: DFT's, DFT's single
     point where the potential relaxed it to, or that of the first or second potential (MTP).
     """
+    from hullscreen.database.schema import require_current
     from hullscreen.launch.campaign_session import open_started
-    from hullscreen.potentials.errors import CampaignError
+    from hullscreen.launch.query_output import csv_text, show
+    from hullscreen.potentials.errors import CampaignError, InputError
     from hullscreen.workflows.results import final_hull
-    from hullscreen.workflows.structure_search import Wanted, search
+    from hullscreen.workflows.structure_filters import Wanted
+    from hullscreen.workflows.structure_search import (
+        CSV_FIELDS,
+        checked_fields,
+        chosen_fields,
+        search,
+        sort_path,
+    )
 
+    if as_table + as_csv + as_json > 1:
+        raise InputError("--table, --csv and --json exclude one another: choose one of them")
+    names = None if fields is None else checked_fields(fields)
+    sort_path(sort or "structure_index")
     wanted = Wanted(
-        formula, number, max_energy_above_hull, STAGES[stage] if stage else None, stable
+        structure_index=number,
+        stage=STAGES[stage] if stage else None,
+        stable_only=stable,
+        **filters,
     )
     with open_started(directory, database_uri) as session:
+        require_current(session.connection)
         try:
             result = final_hull(session.store)
         except CampaignError:
@@ -89,67 +142,13 @@ def command(
             if stable:
                 raise
             result = None
-        found = search(session.store, result, wanted, limit=limit)
+        found = search(session.store, result, wanted, limit=limit, sort=sort or "")
+        rows = found.rows
+        if names is not None or as_csv:
+            rows = chosen_fields(session.store, rows, names or CSV_FIELDS)
     if as_json:
-        click.echo(json.dumps({"total": found.total, "structures": found.rows}))
-        return
-    _show(found)
-
-
-def _show(found: Found) -> None:
-    from hullscreen.launch.result_tables import print_table, result_console
-
-    console = result_console()
-    if not found.rows:
-        console.print("No structure matches.")
-        return
-    print_table(
-        console,
-        f"{found.total:,} structure{'s' * (found.total != 1)}"
-        + (f", {len(found.rows):,} of them shown" if len(found.rows) < found.total else ""),
-        ["number>", "formula", "prototype", "atoms>", "above hull\nmeV/atom>", "by",
-         "MTP\neV/atom>", "DFT\neV/atom>", "fate"],
-        [_row(row) for row in found.rows],
-    )  # fmt: skip
-    if len(found.rows) < found.total:
-        console.print("`--limit 0` shows all.")
-
-
-def _row(row: dict[str, Any]) -> tuple[Any, ...]:
-    mtp, dft, height = row["mtp"] or {}, row["dft"] or {}, row["energy_above_hull"]
-    return (
-        row["structure_index"],
-        row["formula_pretty"],
-        row["prototype"],
-        row["nsites"],
-        None if height is None else f"{1e3 * height:.2f}",
-        SOURCES.get(row["energy_above_hull_from"]),
-        _energy(mtp.get("energy_per_atom")),
-        _energy(dft.get("energy_per_atom")),
-        _fate(row),
-    )
-
-
-def _energy(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4f}"
-
-
-def _fate(row: dict[str, Any]) -> str:
-    if row["is_stable"]:
-        return "stable"
-    if row["dft"]:
-        failed = row["dft"]["state"] != "done"
-        return f"DFT failed: {row['dft']['reason']}" if failed else "relaxed with DFT"
-    if row["dropped"]:
-        return _dropped(row["dropped"])
-    if row["mtp"] is None:
-        return "not relaxed yet"
-    return f"in {row['stage']}, {row['mtp']['outcome'].replace('_', ' ')}"
-
-
-def _dropped(dropped: dict[str, Any]) -> str:
-    if "same_as" in dropped:
-        return f"the same as number {dropped['same_as']}"
-    if "outcome" in dropped:
-        return f"not converged: {dropped['outcome'].replace('_', ' ')}"
-    return f"dropped, {STAGE_NAMES[dropped['stage']]}"
+        click.echo(json.dumps({"total": found.total, "structures": rows}))
+    elif as_csv:
+        click.echo(csv_text(names or CSV_FIELDS, rows), nl=False)
+    else:
+        show(rows, found.total, names)

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 
-from hullscreen.launch.dashboard import layout
+from hullscreen.launch.dashboard import layout, tables
 from hullscreen.launch.dashboard.crystal_figure import crystal_figure
-from hullscreen.launch.dashboard.hull_figures import hull_figure
-from hullscreen.launch.dashboard.progress_figures import (
-    cpu_figure,
-    funnel_figure,
-    grades_figure,
-    learning_figure,
-)
+from hullscreen.launch.dashboard.figures import FIGURES, figure_of
 from hullscreen.launch.dashboard.reader import CampaignReader, CampaignReaders, Panel, Snapshot
 from hullscreen.launch.dashboard.status_words import status_sentence
 from hullscreen.launch.dashboard.structure_data import structure_data
-from hullscreen.launch.dashboard.theme import THEMES, Theme, message
+from hullscreen.launch.dashboard.theme import THEMES, message
+from hullscreen.launch.hull_pictures import with_subscripts
 from hullscreen.potentials.errors import HullscreenError
 
 ASSETS = Path(__file__).parent / "assets"
-FIGURES: Mapping[str, Callable[[Any, Theme], dict[str, Any]]] = {
-    "funnel": funnel_figure,
-    "hull": hull_figure,
-    "learning": learning_figure,
-    "grades": grades_figure,
-    "cpu": cpu_figure,
-}
 # Ids on the page of the panels that are tables.
 TABLES = {"jobs": "jobs", "stable": "stable-table", "failures": "failures"}
 WAITING = Panel(None, "reading the database", "")
@@ -72,6 +59,7 @@ def _add_refresh(app: Dash, readers: CampaignReaders, *, allow_actions: bool) ->
         output={
             "status": Output("status-line", "children"),
             "seen": Output("seen", "data"),
+            "report": Output("report-link", "href"),
             **{name: Output(name, "figure") for name in FIGURES},
             **{name: Output(place, "children") for name, place in TABLES.items()},
         },
@@ -93,15 +81,14 @@ def _add_refresh(app: Dash, readers: CampaignReaders, *, allow_actions: bool) ->
             panel = snapshot.panels.get(name, WAITING)
             kind = f"{campaign}/{_scheme(scheme)}" if name in FIGURES else campaign
             now_seen[name] = f"{kind}/{panel.version}"
-            if name == "jobs":
-                now_seen[name] += _version(snapshot, "quick")
             if known.get(name) == now_seen[name]:
                 answer[name] = no_update
             elif name in FIGURES:
-                answer[name] = _figure(name, panel, _scheme(scheme))
+                answer[name] = figure_of(name, panel, _scheme(scheme))
             else:
                 answer[name] = _table(name, panel, snapshot, allow_actions=allow_actions)
         answer["status"] = status_sentence(snapshot, datetime.now(UTC))
+        answer["report"] = f"/campaigns/{quote(snapshot.campaign, safe='')}/report.html"
         answer["seen"] = now_seen if now_seen != known else no_update
         return answer
 
@@ -110,26 +97,12 @@ def _scheme(scheme: str | None) -> str:
     return scheme if scheme in THEMES else "light"
 
 
-def _version(snapshot: Snapshot, name: str) -> str:
-    return snapshot.panels.get(name, WAITING).version
-
-
-def _figure(name: str, panel: Panel, scheme: str) -> dict[str, Any]:
-    theme = THEMES[scheme]
-    if panel.trouble:
-        return message(panel.trouble, theme)
-    drawn: dict[str, Any] = panel.once(scheme, lambda: FIGURES[name](panel.data, theme))
-    return drawn
-
-
 def _table(name: str, panel: Panel, snapshot: Snapshot, *, allow_actions: bool) -> Any:
     if panel.trouble:
-        return layout.trouble(panel.trouble)
-    if name == "jobs":
-        return layout.job_table(panel.data, snapshot.panels["quick"].data)
-    if name == "stable":
-        return layout.stable_table(panel.data)
-    return layout.failure_table(panel.data, snapshot.campaign, allow_actions=allow_actions)
+        return tables.trouble(panel.trouble)
+    if name == "failures":
+        return tables.failure_table(panel.data, snapshot.campaign, allow_actions=allow_actions)
+    return {"jobs": tables.job_table, "stable": tables.stable_table}[name](panel.data)
 
 
 def _add_picking(app: Dash, readers: CampaignReaders) -> None:
@@ -173,10 +146,10 @@ def _add_picking(app: Dash, readers: CampaignReaders) -> None:
             structure = _read_structure(reader, index)
         except HullscreenError as error:
             return message(str(error), theme), "", "Structure"
-        words = layout.with_subscripts(structure["formula"])
+        words = with_subscripts(structure["formula"])
         return (
             crystal_figure(structure, theme),
-            layout.structure_story(structure),
+            tables.structure_story(structure),
             f"{words}, structure {index}",
         )
 
@@ -189,12 +162,7 @@ def _read_structure(reader: CampaignReader, index: int) -> dict[str, Any]:
 
 
 def _most_stable(snapshot: Snapshot) -> int | None:
-    rows = snapshot.panels.get("stable", WAITING).data or []
+    rows = (snapshot.panels.get("stable", WAITING).data or {}).get("rows", [])
     compounds = [row for row in rows if max(row["fractions"]) < 1.0]
     chosen = min(compounds or rows, key=lambda row: float(row["formation_energy"]), default=None)
     return None if chosen is None else int(chosen["index"])
-
-
-def size_of(answer: Any) -> int:
-    """Bytes of an answer as a browser gets it."""
-    return len(json.dumps(answer, default=str))

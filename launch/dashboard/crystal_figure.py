@@ -12,6 +12,8 @@ from hullscreen.launch.dashboard.theme import Theme, layout
 
 # Of the campaign's elements in order of first appearance; more than four never meet.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
+# Of the symbols on them, which are light in both schemes.
+ON_ATOM = "#10161c"
 # Atoms on the cell's faces are drawn on both sides, as crystallographers do; fractional.
 ON_FACE = 1e-3
 
@@ -41,9 +43,10 @@ def crystal_figure(structure: Mapping[str, Any], theme: Theme) -> Figure:
                 "name": kind,
                 **dict(zip("xyz", columns, strict=True)),
                 "text": [kind] * len(mine),
-                "textfont": {"size": 12, "color": theme.ink},
+                "textposition": "middle center",
+                "textfont": {"size": 12, "color": ON_ATOM},
                 "marker": {
-                    "size": 15,
+                    "size": 17,
                     "color": colour,
                     "line": {"color": theme.ink, "width": 1},
                 },
@@ -55,16 +58,21 @@ def crystal_figure(structure: Mapping[str, Any], theme: Theme) -> Figure:
         "gridcolor": theme.grid,
         "zerolinecolor": theme.grid,
         "showspikes": False,
-        "nticks": 4,
+        "nticks": 3,
+        "showbackground": False,
+        "tickfont": {"size": 10},
     }
     return {
         "data": data,
         "layout": layout(
             theme,
             scene={
-                **{f"{name}axis": {**axis, "title": {"text": f"{name} (Å)"}} for name in "xyz"},
+                **{
+                    f"{name}axis": {**axis, "title": {"text": f"{name} (Å)", "font": {"size": 12}}}
+                    for name in "xyz"
+                },
                 "aspectmode": "data",
-                "camera": {"projection": {"type": "orthographic"}},
+                "camera": {"eye": {"x": 1.3, "y": -1.5, "z": 0.75}},
             },
             margin={"l": 0, "r": 0, "t": 0, "b": 0},
             uirevision=str(structure["index"]),

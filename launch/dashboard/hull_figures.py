@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hullscreen.launch.dashboard.hull_data import lowest_stable
 from hullscreen.launch.dashboard.theme import Theme, escaped, layout
 from hullscreen.launch.hull_pictures import with_subscripts
 from hullscreen.potentials.structures import FloatArray
@@ -19,6 +20,8 @@ TRIANGLE = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 0.75**0.5]])
 TETRAHEDRON = np.array(
     [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.75**0.5, 0.0], [0.5, 0.75**0.5 / 3, (2 / 3) ** 0.5]]
 )
+# Of the elements' symbols from the corners of the triangle, pixels.
+OF_CORNERS = ((-16, -12), (16, -12), (0, 16))
 # Bins of a few structures and of thousands are all to be seen: diameters in pixels.
 SMALLEST_BIN, LARGEST_BIN = 3.0, 13.0
 # Higher than this above the hull, one colour, meV/atom.
@@ -26,6 +29,7 @@ COLOUR_LIMIT = 100.0
 
 Figure = dict[str, Any]
 Plain = Mapping[str, Any]
+Entry = dict[str, Any]
 
 
 def hull_figure(hull: Plain, theme: Theme) -> Figure:
@@ -50,7 +54,7 @@ def _binary(hull: Plain, theme: Theme) -> Figure:
         {
             "type": "scatter",
             "mode": "markers",
-            "name": "dropped by screening",
+            "name": "relaxed by the potential",
             "x": [fractions[1] for fractions in background["fractions"]],
             "y": [1e3 * energy for energy in background["energies"]],
             "text": _numbers(background["numbers"]),
@@ -67,11 +71,12 @@ def _binary(hull: Plain, theme: Theme) -> Figure:
             "hoverinfo": "skip",
             "showlegend": False,
         },
-        _points(others, theme, stable=False) | _place_in_binary(others),
-        _points(stable, theme, stable=True)
+        _points(others, theme, hull, stable=False) | _place_in_binary(others),
+        _points(stable, theme, hull, stable=True)
         | _place_in_binary(stable)
         | {
             "mode": "markers+text",
+            "cliponaxis": False,
             "text": [_label(entry) for entry in stable],
             "textposition": "bottom center",
         },
@@ -113,7 +118,7 @@ def _ternary(hull: Plain, theme: Theme) -> Figure:
         {
             "type": "scatter",
             "mode": "markers",
-            "name": "dropped by screening",
+            "name": "relaxed by the potential",
             "x": x,
             "y": y,
             "text": _numbers(numbers),
@@ -121,30 +126,33 @@ def _ternary(hull: Plain, theme: Theme) -> Figure:
             "hovertemplate": "%{text}<extra></extra>",
         },
         _tie_lines(hull, theme, TRIANGLE),
-        _coloured(others, theme) | _place_in(others, TRIANGLE),
-        _points(stable, theme, stable=True)
+        _coloured(others, theme, hull) | _place_in(others, TRIANGLE),
+        _points(stable, theme, hull, stable=True)
         | _place_in(stable, TRIANGLE)
         | {
             "mode": "markers+text",
+            "cliponaxis": False,
             "text": ["" if _is_pure(entry) else _label(entry) for entry in stable],
-            "textposition": "top center",
+            "textposition": [_outwards(entry["fractions"]) for entry in stable],
         },
     ]
     corners = [
         {
-            "x": float(1.09 * (corner - TRIANGLE.mean(axis=0))[0] + TRIANGLE.mean(axis=0)[0]),
-            "y": float(1.13 * (corner - TRIANGLE.mean(axis=0))[1] + TRIANGLE.mean(axis=0)[1]),
+            "x": float(corner[0]),
+            "y": float(corner[1]),
+            "xshift": shift[0],
+            "yshift": shift[1],
             "text": f"<b>{escaped(symbol)}</b>",
             "showarrow": False,
             "font": {"size": 16, "color": theme.ink},
         }
-        for symbol, corner in zip(hull["elements"], TRIANGLE, strict=True)
+        for symbol, corner, shift in zip(hull["elements"], TRIANGLE, OF_CORNERS, strict=True)
     ]
     return {
         "data": data,
         "layout": layout(
             theme,
-            xaxis={"visible": False, "range": [-0.09, 1.09]},
+            xaxis={"visible": False, "range": [-0.13, 1.13]},
             yaxis={"visible": False, "range": [-0.1, 0.98], "scaleanchor": "x"},
             annotations=corners,
             hovermode="closest",
@@ -178,8 +186,8 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
             "showlegend": False,
         },
         _tie_lines(hull, theme, TETRAHEDRON),
-        _coloured(others, theme) | _place_in(others, TETRAHEDRON),
-        _points(stable, theme, stable=True)
+        _coloured(others, theme, hull) | _place_in(others, TETRAHEDRON),
+        _points(stable, theme, hull, stable=True)
         | _place_in(stable, TETRAHEDRON)
         | {
             "mode": "markers+text",
@@ -208,25 +216,19 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
     }
 
 
-def _parted(entries: Sequence[Plain]) -> tuple[list[Plain], list[Plain]]:
+def _parted(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     """The lowest entry of each stable composition, and all others."""
-    lowest: dict[str, Plain] = {}
-    for entry in entries:
-        known = lowest.get(entry["formula"])
-        if entry["stable"] and (
-            known is None or entry["formation_energy"] < known["formation_energy"]
-        ):
-            lowest[entry["formula"]] = entry
-    chosen = {entry["index"] for entry in lowest.values()}
-    return list(lowest.values()), [entry for entry in entries if entry["index"] not in chosen]
+    stable = lowest_stable(entries)
+    chosen = {entry["index"] for entry in stable}
+    return stable, [entry for entry in entries if entry["index"] not in chosen]
 
 
-def _points(entries: Sequence[Plain], theme: Theme, *, stable: bool) -> Figure:
+def _points(entries: Sequence[Plain], theme: Theme, hull: Plain, *, stable: bool) -> Figure:
     """Entries of one kind; colour and shape both tell which."""
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": "on the hull" if stable else "relaxed with DFT, above it",
+        "name": f"{hull['energies']}, {'on' if stable else 'above'} the hull",
         "customdata": [entry["index"] for entry in entries],
         "hovertext": [_hover(entry) for entry in entries],
         "hoverinfo": "text",
@@ -239,12 +241,12 @@ def _points(entries: Sequence[Plain], theme: Theme, *, stable: bool) -> Figure:
     }
 
 
-def _coloured(entries: Sequence[Plain], theme: Theme) -> Figure:
+def _coloured(entries: Sequence[Plain], theme: Theme, hull: Plain) -> Figure:
     """Entries above the hull, whose height only a colour can tell; the nearest on top."""
-    points = _points(entries, theme, stable=False)
+    points = _points(entries, theme, hull, stable=False)
     points["marker"] = {
         "color": [1e3 * entry["above"] for entry in entries],
-        "colorscale": theme.scale,
+        "colorscale": [list(step) for step in theme.scale],
         "cmin": 0.0,
         "cmax": min(max((1e3 * entry["above"] for entry in entries), default=1.0), COLOUR_LIMIT)
         or 1.0,
@@ -252,10 +254,14 @@ def _coloured(entries: Sequence[Plain], theme: Theme) -> Figure:
         "size": 7,
         "line": {"color": theme.faint, "width": 0.5},
         "colorbar": {
-            "title": {"text": "above the hull<br>(meV/atom)"},
+            "title": {"text": "above the hull (meV/atom)", "side": "bottom"},
+            "orientation": "h",
+            "y": 0,
+            "yanchor": "top",
             "thickness": 10,
-            "len": 0.5,
+            "len": 0.6,
             "outlinewidth": 0,
+            "nticks": 5,
         },
     }
     return points
@@ -324,6 +330,14 @@ def _numbers(numbers: Sequence[int]) -> list[str]:
     return [f"{n:,} structure{'' if n == 1 else 's'}" for n in numbers]
 
 
+def _outwards(fractions: Sequence[float]) -> str:
+    """Where a label has room in a triangle: outside of the side that its point lies on."""
+    first, second, third = fractions
+    if min(first, third) > second:
+        return "middle left"
+    return "middle right" if min(second, third) > first else "bottom center"
+
+
 def _label(entry: Plain) -> str:
     return escaped(with_subscripts(entry["formula"]))
 
@@ -337,4 +351,4 @@ def _hover(entry: Plain) -> str:
 
 
 def _is_pure(entry: Plain) -> bool:
-    return max(entry["fractions"]) > 1.0 - 1e-6
+    return bool(max(entry["fractions"]) > 1.0 - 1e-6)

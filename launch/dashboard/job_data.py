@@ -81,6 +81,23 @@ def job_rows(quick: Mapping[str, Any], status: Mapping[str, Any]) -> list[Plain]
     return rows
 
 
+def jobs_data(quick: Mapping[str, Any], status: Mapping[str, Any]) -> Plain:
+    """What the panel of jobs shows.
+
+    Returns
+    -------
+    ``rows``: see `job_rows`; ``finished, hosts``: as `quick_look` found them;
+    ``progress``: of the present round, by kind of work; ``per_minute``: DFT evaluations.
+    """
+    return {
+        "rows": job_rows(quick, status),
+        "finished": quick["finished"],
+        "hosts": quick["hosts"],
+        "progress": status.get("progress", {}),
+        "per_minute": status.get("dft_evaluations_per_minute"),
+    }
+
+
 def _in_order(category: str) -> tuple[int, str]:
     """Categories in the order in which a round needs them."""
     known = ("train", "dft", "relax")

@@ -10,6 +10,9 @@ from hullscreen.database.census import BINS_PER_DECADE, Census
 
 Plain = dict[str, Any]
 
+# Grades are inside the structures' documents: of larger pools a part is read.
+GRADES_READ = 20_000
+
 CURVES = (
     "number",
     "stage",
@@ -21,13 +24,13 @@ CURVES = (
 )
 PARTS = {
     "dft_labels": "DFT, training set",
-    "dft_final": "DFT, final relaxations",
+    "dft_final": "DFT, final stage",
     "training": "training",
-    "relaxation": "relaxation with the potential",
+    "relaxation": "MTP relaxation",
     "selection": "selection",
     "prototypes": "prototypes",
     "fireworks": "FireWorks",
-    "database": "database, in the workers",
+    "database": "database, workers",
     "mongod": "database server",
 }
 
@@ -85,22 +88,27 @@ def learning_curves(store: CampaignStore) -> Plain:
 
 
 def grade_histogram(store: CampaignStore) -> Plain:
-    """Highest grades of the newest relaxations: ``stages``, and the two thresholds.
+    """Highest grades of the newest relaxations, and the two thresholds.
 
     Returns
     -------
     ``stages``: ``{stage: {"grades": middles of bins, "numbers": structures}}``;
+    ``every``: grades are those of one structure in so many;
     ``select_grade, break_grade``: as the campaign's settings have them.
     """
-    settings = store.campaign()["settings"]["learning"]
+    campaign = store.campaign()
+    settings = campaign["settings"]["learning"]
+    every = max(1, int(campaign["pool"].get("total") or 0) // GRADES_READ)
+    found = Census(store.connection, store.name).grades(every=every)
     return {
         "stages": {
             str(stage): {
                 "grades": [10 ** (place / BINS_PER_DECADE) for place in bins],
                 "numbers": list(bins.values()),
             }
-            for stage, bins in Census(store.connection, store.name).grades().items()
+            for stage, bins in found.items()
         },
+        "every": every,
         "select_grade": float(settings["select_grade"]),
         "break_grade": float(settings["break_grade"]),
     }

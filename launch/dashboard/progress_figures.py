@@ -8,6 +8,11 @@ from typing import Any
 from hullscreen.launch.dashboard.theme import Theme, escaped, layout
 from hullscreen.launch.result_tables import duration
 
+# Of 0 structures on a logarithmic axis; left of its beginning, so that there is no bar.
+NOTHING = 0.5
+# Where a logarithmic axis has numbers.
+TICKS = [factor * 10.0**decade for decade in range(-6, 7) for factor in (1, 2, 5)]
+LOG: dict[str, Any] = {"type": "log", "tickvals": TICKS}
 STAGES = {"1": "screen 1", "2": "screen 2"}
 
 Figure = dict[str, Any]
@@ -17,15 +22,14 @@ Plain = Mapping[str, Any]
 def funnel_figure(levels: Sequence[Plain], theme: Theme) -> Figure:
     """Structures left after each stage, on a scale that shows 400,000 and 6 alike."""
     known = [level for level in levels if level["n"] is not None]
-    most = max([level["n"] for level in known], default=1)
+    most = max([level["n"] for level in known], default=1) or 1
     return {
         "data": [
             {
                 "type": "bar",
                 "orientation": "h",
                 "y": [level["name"] for level in levels],
-                # A bar of one structure has a length too.
-                "x": [max(level["n"] or 0, 0.6) for level in levels],
+                "x": [level["n"] or NOTHING for level in levels],
                 "text": [
                     "not decided yet" if level["n"] is None else f"<b>{level['n']:,}</b>"
                     for level in levels
@@ -42,7 +46,7 @@ def funnel_figure(levels: Sequence[Plain], theme: Theme) -> Figure:
             xaxis={
                 "type": "log",
                 "title": {"text": "structures", "standoff": 8},
-                "range": [-0.3, _decades(most) + 0.7],
+                "range": [_decades(NOTHING), _decades(most) + 0.7],
                 "dtick": 1,
             },
             yaxis={"autorange": "reversed", "showgrid": False},
@@ -54,7 +58,7 @@ def funnel_figure(levels: Sequence[Plain], theme: Theme) -> Figure:
 def _decades(number: float) -> float:
     from math import log10
 
-    return log10(max(number, 1))
+    return log10(number)
 
 
 def _why(level: Plain) -> str:
@@ -95,8 +99,8 @@ def learning_figure(curves: Plain, theme: Theme) -> Figure:
         "layout": layout(
             theme,
             xaxis={"title": {"text": "round", "standoff": 8}, "anchor": "y3", "dtick": _tick(data)},
-            yaxis={"title": {"text": "energy<br>(meV/atom)"}, "type": "log", "domain": [0.68, 1]},
-            yaxis2=_axis(theme, "forces<br>(meV/Å)", [0.34, 0.62], kind="log"),
+            yaxis=_axis(theme, "energy<br>(meV/atom)", [0.68, 1], **LOG),
+            yaxis2=_axis(theme, "forces<br>(meV/Å)", [0.34, 0.62], **LOG),
             yaxis3=_axis(theme, "training set<br>(structures)", [0, 0.28], rangemode="tozero"),
         ),
     }
@@ -134,9 +138,9 @@ def _sigma(sigmas: Sequence[Plain], stage: str, theme: Theme) -> Figure:
     }
 
 
-def _axis(theme: Theme, title: str, domain: list[float], kind: str = "linear", **more: Any) -> Any:
+def _axis(theme: Theme, title: str, domain: list[float], **more: Any) -> Any:
     axis = layout(theme)["yaxis"]
-    return {**axis, "title": {"text": title}, "type": kind, "domain": domain, "anchor": "x", **more}
+    return {**axis, "title": {"text": title}, "domain": domain, "anchor": "x", **more}
 
 
 def _tick(data: Sequence[Plain]) -> int:
@@ -172,10 +176,10 @@ def grades_figure(histogram: Plain, theme: Theme) -> Figure:
             theme,
             barmode="overlay",
             xaxis={
-                "type": "log",
-                "title": {"text": "highest extrapolation grade γ (no unit)", "standoff": 8},
+                **LOG,
+                "title": {"text": "highest extrapolation grade γ", "standoff": 8},
             },
-            yaxis={"title": {"text": "structures", "standoff": 8}},
+            yaxis={"title": {"text": _of_which(histogram["every"]), "standoff": 8}},
             shapes=[
                 {
                     "type": "line",
@@ -203,6 +207,10 @@ def grades_figure(histogram: Plain, theme: Theme) -> Figure:
             ],
         ),
     }
+
+
+def _of_which(every: int) -> str:
+    return "structures" if every == 1 else f"structures (from one in {every})"
 
 
 def cpu_figure(parts: Sequence[Plain], theme: Theme) -> Figure:
@@ -234,7 +242,7 @@ def cpu_figure(parts: Sequence[Plain], theme: Theme) -> Figure:
                     "standoff": 8,
                 },
                 # Room for the words at the end of the longest bar.
-                "range": [0, 1.45 * max([part["seconds"] / unit for part in parts], default=1.0)],
+                "range": [0, 1.6 * max([part["seconds"] / unit for part in parts], default=1.0)],
             },
             yaxis={"autorange": "reversed", "showgrid": False},
             bargap=0.35,

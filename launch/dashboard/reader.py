@@ -19,8 +19,8 @@ from typing import Any
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection
 from hullscreen.database.launchpad_state import working_intervals
-from hullscreen.launch.dashboard.hull_data import hull_data, stable_rows
-from hullscreen.launch.dashboard.job_data import failure_rows, job_rows, quick_look
+from hullscreen.launch.dashboard.hull_data import hull_data, stable_data
+from hullscreen.launch.dashboard.job_data import failure_rows, jobs_data, quick_look
 from hullscreen.launch.dashboard.learning_data import (
     cpu_parts,
     funnel_levels,
@@ -187,7 +187,7 @@ class CampaignReader:
         report = self._slow["report"].data or {}
         fresh = {
             "quick": _after(quick, lambda seen: {**seen, "left_s": status.get("left_s")}),
-            "jobs": _after(quick, lambda seen: job_rows(seen, status)),
+            "jobs": _after(quick, lambda seen: jobs_data(seen, status)),
             "failures": _after(quick, lambda seen: failure_rows(seen, status, report)),
         }
         self._snapshot = Snapshot(
@@ -208,7 +208,7 @@ class CampaignReader:
         report, hull = panels["report"], panels["hull"]
         panels["funnel"] = _after(report, funnel_levels)
         panels["cpu"] = _after(report, cpu_parts)
-        panels["stable"] = _after(hull, stable_rows)
+        panels["stable"] = _after(hull, stable_data)
         return panels
 
     def _kept(self, panels: Mapping[str, Panel]) -> dict[str, Panel]:
@@ -224,28 +224,38 @@ def _after(source: Panel, make: Callable[[Any], Any]) -> Panel:
     return _without(source.trouble) if source.trouble else panel_of(lambda: make(source.data))
 
 
+def seen_now(store: CampaignStore, connection: Connection) -> Snapshot:
+    """A campaign as it is now, all panels read.
+
+    Raises
+    ------
+    DatabaseError
+        The server is away.
+    """
+    reader = CampaignReader(store, connection, Path())
+    reader.look(everything=True)
+    return reader.snapshot
+
+
 class CampaignReaders:
     """Readers of several campaigns.
 
     Parameters
     ----------
     campaigns
-        Store, connection and directory of each. Campaigns of one name in several databases are
-        told apart by a number.
+        Store, connection and directory of each; their names differ.
 
     Attributes
     ----------
     by_name
-        The readers.
+        The readers, by the names of their campaigns.
     """
 
     def __init__(self, campaigns: Iterable[tuple[CampaignStore, Connection, Path]]) -> None:
-        self.by_name: dict[str, CampaignReader] = {}
-        for store, connection, directory in campaigns:
-            name, number = store.name, 2
-            while name in self.by_name:
-                name, number = f"{store.name}~{number}", number + 1
-            self.by_name[name] = CampaignReader(store, connection, directory)
+        self.by_name = {
+            store.name: CampaignReader(store, connection, directory)
+            for store, connection, directory in campaigns
+        }
         for reader in self.by_name.values():
             reader.start()
 

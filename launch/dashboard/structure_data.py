@@ -64,6 +64,16 @@ def structure_data(store: CampaignStore, index: int) -> Plain:
     }
 
 
+def structure_facts(structure: Plain) -> list[list[str]]:
+    """Pairs of words about a structure, from what `structure_data` gives."""
+    return [
+        ["prototype", structure["prototype"]],
+        ["atoms in the cell", str(structure["nsites"])],
+        ["shown as", structure["state"]],
+        *structure["facts"],
+    ]
+
+
 def _best_geometry(store: CampaignStore, document: Mapping[str, Any]) -> tuple[Geometry, str]:
     final = document.get("final") or {}
     if final.get("state") == "done":
@@ -93,10 +103,10 @@ def _facts(document: Mapping[str, Any]) -> list[list[str]]:
     if _is_number(relaxed.get("highest_grade")):
         facts.append(["highest extrapolation grade", f"{relaxed['highest_grade']:.2f}"])
     if _is_number(relaxed.get("energy_per_atom")):
-        facts.append(["energy, potential", f"{relaxed['energy_per_atom']:.4f} eV/atom"])
+        facts.append(["energy, potential", _signed(relaxed["energy_per_atom"], 4, "eV/atom")])
     final = document.get("final") or {}
     if _is_number(final.get("energy_per_atom")):
-        facts.append(["energy, DFT", f"{final['energy_per_atom']:.4f} eV/atom"])
+        facts.append(["energy, DFT", _signed(final["energy_per_atom"], 4, "eV/atom")])
     if final.get("reason"):
         facts.append(["DFT relaxation", str(final["reason"])])
     dropped = document.get("dropped") or {}
@@ -106,6 +116,10 @@ def _facts(document: Mapping[str, Any]) -> list[list[str]]:
         height = f"{1e3 * dropped['energy_above_hull']:.1f} meV/atom above the hull"
         facts.append(["height when dropped", height])
     return facts
+
+
+def _signed(value: float, digits: int, unit: str) -> str:
+    return f"{value:.{digits}f} {unit}".replace("-", "−")
 
 
 def _is_number(value: Any) -> bool:

@@ -30,7 +30,7 @@ class Theme:
     second: str
     third: str
     fourth: str
-    scale: str
+    scale: tuple[tuple[float, str], ...]
 
 
 THEMES = {
@@ -43,7 +43,7 @@ THEMES = {
         second="#D55E00",
         third="#009E73",
         fourth="#CC79A7",
-        scale="YlOrBr_r",
+        scale=((0.0, "#662506"), (0.35, "#cc4c02"), (0.7, "#fe9929"), (1.0, "#fee391")),
     ),
     "dark": Theme(
         ink="#e6edf3",
@@ -54,7 +54,7 @@ THEMES = {
         second="#E69F00",
         third="#2FC79A",
         fourth="#E29AC4",
-        scale="YlOrBr",
+        scale=((0.0, "#fff7bc"), (0.35, "#fec44f"), (0.7, "#ec7014"), (1.0, "#8c3d04")),
     ),
 }
 

@@ -37,6 +37,8 @@ def prototype(index, order=None, **changes):
     values = {
         "campaign": "c", "index": index, "order": index if order is None else order,
         "prototype": f"fcc-{index}", "nsites": 2, "counts": (1, 1), "formula_pretty": "CuPd",
+        "chemsys": "Cu-Pd", "elements": ("Cu", "Pd"), "nelements": 2,
+        "composition": {"Cu": 1, "Pd": 1},
         "species": np.array([0, 1], dtype=np.int32), "start": geometry(index),
     }  # fmt: skip
     return Prototype(**{**values, **changes})

@@ -112,8 +112,8 @@ def test_nested_geometries_are_documents_of_their_own():
     assert set(stored["geometry"]) == {"cell", "positions"}
     assert stored["snapshot"] is None
     prototype = Prototype(
-        "c", 0, 5, "fcc-1", 2, (1, 1), "CuPd", np.array([0, 1], dtype=np.int32),
-        awkward_geometry(2),
+        "c", 0, 5, "fcc-1", 2, (1, 1), "CuPd", "Cu-Pd", ("Cu", "Pd"), 2, {"Cu": 1, "Pd": 1},
+        np.array([0, 1], dtype=np.int32), awkward_geometry(2),
     )  # fmt: skip
     stored = through_bson(prototype.to_bson())
     assert stored["counts"] == [1, 1]

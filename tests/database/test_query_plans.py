@@ -107,7 +107,8 @@ def recorded(mongo, make_campaign, work_off_round):
     from hullscreen.workflows.reference_relaxations import pool_of
     from hullscreen.workflows.report import campaign_report
     from hullscreen.workflows.results import final_hull, screened_background
-    from hullscreen.workflows.structure_search import Wanted, search
+    from hullscreen.workflows.structure_filters import Wanted
+    from hullscreen.workflows.structure_search import search
 
     commands = Commands()
     with MongoClient(mongo.uri, event_listeners=[commands], tz_aware=True) as client:
@@ -194,11 +195,11 @@ def test_what_would_be_seen(mongo, pool):
     def wrong(command):
         return list(complaints(mongo.database, command))
 
-    unknown = {"find": "structures", "filter": {"prototype": "fcc-1"}}
+    unknown = {"find": "structures", "filter": {"nsites": 3}}
     assert wrong(unknown) == [("structures", "COLLSCAN")]
     ours = {"campaign": "tiny"}
-    unsorted = {"find": "structures", "filter": ours, "sort": {"prototype": 1}}
-    assert wrong(unsorted) == [("structures", "prototype")]
+    unsorted = {"find": "structures", "filter": ours, "sort": {"nsites": 1}}
+    assert wrong(unsorted) == [("structures", "nsites")]
     assert wrong({**unsorted, "sort": {"index": 1}}) == []
     for grouping in ([], [{"$group": {"_id": "$stage", "n": {"$sum": 1}}}]):
         pipeline = [{"$match": ours}, *grouping, {"$sort": {"n": 1}}]
@@ -251,6 +252,7 @@ def run_campaign(mongo, make_campaign, tmp_path, monkeypatch):
     from fireworks import FWorker, LaunchPad
     from fireworks.core.rocket_launcher import launch_rocket
 
+    from hullscreen.launch.dashboard.reader import seen_now
     from hullscreen.workflows import recovery
     from hullscreen.workflows.campaign_status import campaign_status
     from hullscreen.workflows.dft_jobs import RUN_VARIABLE
@@ -280,6 +282,10 @@ def run_campaign(mongo, make_campaign, tmp_path, monkeypatch):
             screened_background(store, final_hull(store))
             campaign_report(store)
             campaign_status(store, connection)
+            shown = seen_now(store, connection)
+            assert {
+                name: panel.trouble for name, panel in shown.panels.items() if panel.trouble
+            } == {}
             store.borrowed_evaluations([one.key for one in store.selected()])
             store.reference_relaxations(["none"])
             store.count_attempt("key", "run")
@@ -303,4 +309,4 @@ def test_an_index_serves_every_query_of_a_campaign_run_by_fireworks(mongo, run_c
     assert {collection_of(command) for command in asked} == collections
     assert [command for command in asked if scans(mongo.database, command)] == []
     # This is what would be seen.
-    assert scans(mongo.database, {"find": "structures", "filter": {"prototype": "fcc-1"}})
+    assert scans(mongo.database, {"find": "structures", "filter": {"nsites": 3}})

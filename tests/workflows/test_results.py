@@ -24,7 +24,8 @@ from hullscreen.workflows.hull_entries import Entry
 from hullscreen.workflows.report import PURPOSES, campaign_report
 from hullscreen.workflows.results import final_hull, screened_background
 from hullscreen.workflows.screening import TIE
-from hullscreen.workflows.structure_search import DFT_RELAXED, Wanted, search
+from hullscreen.workflows.structure_filters import Wanted
+from hullscreen.workflows.structure_search import DFT_RELAXED, search
 from hullscreen.workflows.worker import launchpad_on
 
 # Two sums of the same energies in another order, eV/atom.
@@ -204,7 +205,7 @@ def test_lost_dft_results_are_named(copied_campaign, mongo):
 def test_background_lies_above_the_hull(small_campaign, result):
     fractions, energies = screened_background(small_campaign.store, result)
     assert len(fractions) == small_campaign.store.count(
-        **{"dropped.energy_above_hull": {"$exists": True}}
+        dropped={"$exists": True}, energy_above_hull={"$exists": True}
     )
     assert (energies >= result.hull.hull_energy_at(fractions)).all()
 

@@ -185,7 +185,7 @@ def test_a_reason_names_height_window_and_sigma(finished):
     structures.update_many({}, {"$unset": {"dropped": ""}})
     estimate = estimate_errors(np.zeros(2), np.array([0.01, -0.01]))
     heights = np.array([0.2, 0.04, 0.0])
-    found = Predictions(np.array([7, 3, 5]), np.ones((3, 2)), heights, heights)
+    found = Predictions(np.array([7, 3, 5]), np.ones((3, 2)), heights, heights, heights)
     drop_above(finished, dataclasses.replace(ROUND, stage=1), found, estimate, 0.04)
     (document,) = finished.store.documents({"dropped": {"$exists": True}}, ["dropped"])
     assert document == {

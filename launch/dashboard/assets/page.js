@@ -55,7 +55,7 @@
   }
 
   function sentence(found) {
-    return found.message || found.error || "";
+    return found.said || found.message || "";
   }
 
   async function showLog(given) {

@@ -310,16 +310,19 @@ def test_where_it_is_allowed_a_job_runs_again(chromium, dashboards, campaign):
         acting.check(dashboards[1])
 
 
-def test_no_horizontal_scroll_on_a_phone(chromium, dashboards):
+NO_WIDER_THAN_THE_SCREEN = (
+    "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+)
+
+
+def test_no_horizontal_scroll_on_a_phone(chromium, dashboards, wait_for):
     with visit(chromium, dashboards[0], has_touch=True) as small:
         page = small.page
         page.set_viewport_size(PHONE)
         expect(page.locator("#hull .main-svg").first).to_be_visible()
         expect(page.locator("#failures button.log").first).to_be_attached()
         # Plotly follows the width a moment later.
-        page.wait_for_function(
-            "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-        )
+        wait_for(lambda: page.evaluate(NO_WIDER_THAN_THE_SCREEN))
         small.check(dashboards[0])
 
 
@@ -331,9 +334,7 @@ def test_the_dark_scheme_is_dark(chromium, dashboards):
             colour = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
             backgrounds[scheme] = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
             seen.page.locator("#scheme-toggle").click()
-            seen.page.wait_for_function(
-                "was => getComputedStyle(document.body).backgroundColor !== was", arg=colour
-            )
+            expect(seen.page.locator("body")).not_to_have_css("background-color", colour)
             seen.check(dashboards[0])
     assert backgrounds["dark"] < 64
     assert backgrounds["light"] > 192

@@ -1,0 +1,77 @@
+"""The hull of DFT relaxations, written into the structures' documents for whoever asks MongoDB.
+
+No decision of a campaign reads it: it follows from the DFT results, may be written at any time, and
+writing it again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.documents import DFT_RELAXED
+from hullscreen.database.structure_queries import HULL_FIELDS, KNOWN_FIELDS
+from hullscreen.potentials.errors import CampaignError
+from hullscreen.workflows.hull_entries import Entry
+from hullscreen.workflows.results import HullResult, final_hull
+
+PUBLISHED = (*KNOWN_FIELDS, *HULL_FIELDS)
+SYMMETRY_FIELDS = ("symbol", "number", "crystal_system")
+
+
+def publish_hull(store: CampaignStore) -> int:
+    """Write the hull of what DFT has relaxed so far into the documents, if they say otherwise.
+
+    Before the elements are relaxed there is none; what an earlier one has said is removed.
+
+    Returns
+    -------
+    How many documents were changed.
+    """
+    query = {"stage": 3, "final": {"$exists": True}}
+    before = {document["index"]: document for document in store.documents(query, PUBLISHED)}
+    if not before:
+        return 0
+    wanted = _wanted(store, before)
+    changed = {
+        index: values
+        for index, values in wanted.items()
+        if any(before[index].get(name) != value for name, value in values.items())
+    }
+    gone = [i for i, known in before.items() if "is_stable" in known and i not in wanted]
+    store.set_fields(changed)
+    store.set_fields({index: {} for index in gone}, remove=PUBLISHED)
+    return len(changed) + len(gone)
+
+
+def _wanted(
+    store: CampaignStore, before: Mapping[int, Mapping[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """What the documents should say, by index."""
+    try:
+        result = final_hull(store)
+    except CampaignError:
+        return {}
+    return {
+        entry.structure_index: _fields(result, entry, before[entry.structure_index])
+        for entry in result.entries
+        if entry.structure_index in before
+    }
+
+
+def _fields(result: HullResult, entry: Entry, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a structure that DFT has relaxed, named as in `HullResult.document`."""
+    # The relaxed geometry stays the same, so what was found of it is not asked for again.
+    symmetry = known.get("symmetry") or {name: entry.symmetry[name] for name in SYMMETRY_FIELDS}
+    return {
+        "energy_per_atom": entry.energy_per_atom,
+        "formation_energy_per_atom": entry.formation_energy_per_atom,
+        "energy_above_hull": entry.energy_above_hull,
+        "energy_from": DFT_RELAXED,
+        "is_stable": entry.is_stable,
+        "decomposes_to": None if entry.is_stable else result.decomposition(entry),
+        "symmetry": symmetry,
+        "volume": entry.volume,
+        "density": entry.density,
+    }
