@@ -26,7 +26,7 @@ STATUS = (
     (CampaignError, HTTPStatus.CONFLICT),
 )
 # What code that expects a page of ours makes of other shapes of its requests.
-SHAPES = (LookupError, TypeError, ValueError, AttributeError)
+SHAPES = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 CALLBACKS = "/_dash-update-component"
 
 logger = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ from hullscreen.launch.campaign_session import Session
 from hullscreen.launch.dashboard.actions import ACTIONS
 from hullscreen.launch.dashboard.answers import answer_failures, said
 from hullscreen.launch.dashboard.logs import read_log
+from hullscreen.launch.dashboard.report_file import report_html
 from hullscreen.launch.dashboard.security import LARGEST_BODY
 from hullscreen.potentials.errors import InputError
 
@@ -102,7 +103,17 @@ def add_endpoints(server: Flask, sessions: Mapping[str, Session], *, allow_actio
         with taking_a_place():
             return jsonify({"message": ACTIONS[action](session, request.get_json())})
 
+    def report(name: str) -> Response:
+        session = session_of(name)
+        with taking_a_place():
+            text = report_html(session.store, session.connection)
+        answer = Response(text, mimetype="text/html")
+        # It holds scripts of its own, which are not to run as the dashboard's.
+        answer.headers.set("Content-Disposition", "attachment", filename=f"{name}.html")
+        return answer
+
     server.add_url_rule("/campaigns/<name>/log", "log", show_log, methods=["GET"])
+    server.add_url_rule("/campaigns/<name>/report.html", "report", report, methods=["GET"])
     for action in ACTIONS:
         server.add_url_rule(
             f"/campaigns/<name>/{action}", action, act, methods=["POST"],

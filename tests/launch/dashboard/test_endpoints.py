@@ -197,6 +197,20 @@ def test_no_more_than_a_few_wait_for_the_database_at_once(session, failed, monke
     assert client.get("/campaigns/cu-pd/log?structure=1").status_code == 200
 
 
+# The report
+
+
+def test_the_report_is_a_file_to_keep(session):
+    answer = client_of(session).get("/campaigns/cu-pd/report.html")
+    assert answer.status_code == 200
+    assert answer.mimetype == "text/html"
+    # Its scripts never run beside the page's.
+    assert answer.headers["Content-Disposition"] == "attachment; filename=cu-pd.html"
+    assert answer.text.startswith("<!doctype html>")
+    assert "</html>" in answer.text
+    assert client_of(session).get("/campaigns/other/report.html").status_code == 404
+
+
 # Actions
 
 

