@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -125,6 +126,8 @@ def add_endpoints(server: Flask, sessions: Mapping[str, Session], *, allow_actio
 def serve(server: Flask, opened: socket.socket) -> None:
     """Answer until this process is asked to end by Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # It would say on the terminal that somebody waits for a moment, or left early.
+    logging.getLogger("waitress").setLevel(logging.ERROR)
     waiting: Any = create_server(
         server,
         sockets=[opened],
