@@ -58,7 +58,9 @@ class Census(Collections):
         structure is read.
         """
         height = {"energy_above_hull": {"$gte": 0.0, "$lt": highest}}
-        screened = {"campaign": self.name, "stage": {"$in": list(RELAXED_STAGES)}, **height}
+        # Bounded from the first field on, or MongoDB reads the structures after all.
+        named = {"formula_pretty": {"$gt": ""}, "campaign": self.name}
+        screened = {**named, "stage": {"$in": list(RELAXED_STAGES)}, **height}
         left_behind = {"campaign": self.name, "stage": LAST_STAGE, "final": None, **height}
         numbers: Counter[tuple[str, int]] = Counter()
         for query, along in ((screened, BY_FORMULA), (left_behind, BY_ORDER)):

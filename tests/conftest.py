@@ -1,5 +1,7 @@
 import contextlib
 import copy
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -432,3 +434,28 @@ def server_with_tls(start_mongod, certificates):
     return start_mongod(
         "--tlsMode", "requireTLS", "--tlsCertificateKeyFile", str(certificates / "server.pem")
     )
+
+
+# The page of questions
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of the page: the words of its command, and lines of plain pymongo."""
+
+    title: str
+    command: tuple[str, ...]
+    code: str
+
+    def plainly(self, structures):
+        """What the lines find in a collection."""
+        return eval(self.code, {"structures": structures})  # noqa: S307 -- lines of our own page
+
+
+@pytest.fixture(scope="session")
+def questions():
+    """The questions of ``database/QUERIES.md``, in their order."""
+    page = (Path(__file__).parents[1] / "database" / "QUERIES.md").read_text(encoding="utf-8")
+    answer = r"```sh\nhullscreen (.+)\n```\n\n```python\n([^`]*)\n```"
+    found = re.findall(rf"^## \d+\. (.+)\n\n{answer}", page, re.MULTILINE)
+    return [Question(title, tuple(shlex.split(line)), code) for title, line, code in found]

@@ -22,6 +22,8 @@ from hullscreen.workflows.results import SHOWN_AT_LEAST, SHOWN_DEPTHS, final_hul
 ENTRIES_SHOWN = 1500
 # Bins between the hull and the highest structure shown.
 BINS = 60
+# Whose energies those of a hull are.
+RELAXED, SINGLE_POINTS = "relaxed with DFT", "DFT single point"
 
 Plain = dict[str, Any]
 
@@ -51,7 +53,7 @@ def hull_data(store: CampaignStore) -> Plain:
         return screened
     return {
         "elements": list(result.elements),
-        "energies": "relaxed with DFT",
+        "energies": RELAXED,
         "finished": result.finished,
         "n_pending": result.n_pending,
         "n_entries": len(result.entries),
@@ -65,7 +67,7 @@ def _of_screening(store: CampaignStore) -> Plain | None:
     elements = tuple(store.campaign()["elements"])
     for round_ in reversed(store.rounds()):
         for corners, source in (
-            (round_.labelled_hull, "DFT single point"),
+            (round_.labelled_hull, SINGLE_POINTS),
             (round_.predicted_hull, f"MTP of screen {round_.stage}"),
         ):
             if corners:

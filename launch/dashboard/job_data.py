@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection
 from hullscreen.database.launchpad_state import fireworks_by_state
 from hullscreen.workflows.campaign_status import STAGE_NAMES, activity_of
+from hullscreen.workflows.report import PURPOSES
 
 # Rows of a panel; the command line shows all.
 ROWS_SHOWN = 50
@@ -74,8 +75,9 @@ def job_rows(quick: Mapping[str, Any], status: Mapping[str, Any]) -> list[Plain]
                 "lost": quick["lost"].get(category, 0),
                 "failed": counts.get("FIZZLED", 0),
                 "done": counts.get("COMPLETED", 0),
-                "per_hour": known.get("per_hour"),
-                "left_s": known.get("left_s"),
+                # A finished campaign has no speed.
+                "per_hour": None if quick["finished"] else known.get("per_hour"),
+                "left_s": None if quick["finished"] else known.get("left_s"),
             }
         )
     return rows
@@ -89,12 +91,13 @@ def jobs_data(quick: Mapping[str, Any], status: Mapping[str, Any]) -> Plain:
     ``rows``: see `job_rows`; ``finished, hosts``: as `quick_look` found them;
     ``progress``: of the present round, by kind of work; ``per_minute``: DFT evaluations.
     """
+    works = not quick["finished"]
     return {
         "rows": job_rows(quick, status),
         "finished": quick["finished"],
         "hosts": quick["hosts"],
-        "progress": status.get("progress", {}),
-        "per_minute": status.get("dft_evaluations_per_minute"),
+        "progress": status.get("progress", {}) if works else {},
+        "per_minute": status.get("dft_evaluations_per_minute") if works else None,
     }
 
 
@@ -105,11 +108,16 @@ def _in_order(category: str) -> tuple[int, str]:
 
 
 def failure_rows(
-    quick: Mapping[str, Any], status: Mapping[str, Any], report: Mapping[str, Any]
+    quick: Mapping[str, Any], status: Mapping[str, Any], dft: Sequence[Plain]
 ) -> list[Plain]:
     """Lost steps, failed steps and failed calculations: ``what``, ``reason``, whose log it is.
 
     A row has a ``firework`` or a ``structure``, whichever it is about.
+
+    Parameters
+    ----------
+    dft
+        As `failed_calculations` gives it.
     """
     rows = [
         {
@@ -127,15 +135,20 @@ def failure_rows(
         }
         for failed in status.get("failures", [])
     ]
-    rows += [
+    return [*rows, *dft][:ROWS_SHOWN]
+
+
+def failed_calculations(store: CampaignStore) -> list[Plain]:
+    """DFT calculations of a campaign that failed, as rows: ``what, structure, reason``."""
+    return [
         {
-            "what": f"DFT to {failed['purpose']}",
-            "structure": failed["structure_index"],
-            "reason": _short(failed["reason"]),
+            "what": f"DFT to {failed.purpose}",
+            "structure": failed.structure_index,
+            "reason": _short(failed.reason),
         }
-        for failed in report.get("failures", [])
+        for failed in store.failed_dft()
+        if failed.purpose in PURPOSES
     ]
-    return rows[:ROWS_SHOWN]
 
 
 def _short(text: Any) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.census import BINS_PER_DECADE, Census
+from hullscreen.launch.dashboard.hull_data import RELAXED
+from hullscreen.workflows.report import cpu_seconds, funnel
 
 Plain = dict[str, Any]
 
@@ -35,22 +36,25 @@ PARTS = {
 }
 
 
-def funnel_levels(report: Mapping[str, Any]) -> list[Plain]:
+def funnel_levels(store: CampaignStore, stable: Plain | None) -> list[Plain]:
     """From the pool to the hull: ``name``, ``n`` (None until it is decided), why others left.
 
     Parameters
     ----------
-    report
-        As `hullscreen.workflows.report.campaign_report` gives it.
+    stable
+        As `hullscreen.launch.dashboard.hull_data.stable_data` gives it; None before there is a
+        hull.
     """
-    funnel = report["funnel"]
-    first, second, final = (funnel[name] for name in ("screen_1", "screen_2", "final"))
+    numbers = funnel(store, store.campaign()["pool"], store.rounds(), None)
+    first, second, final = (numbers[name] for name in ("screen_1", "screen_2", "final"))
+    of_dft = stable is not None and stable["energies"] == RELAXED
+    n_stable = len(stable["rows"]) if stable is not None and of_dft else None
     return [
-        {"name": "pool", "n": funnel["prototypes"].get("total"), "dropped": {}},
+        {"name": "pool", "n": numbers["prototypes"].get("total"), "dropped": {}},
         {"name": "kept by screen 1", "n": first["kept"], "dropped": first["dropped"]},
         {"name": "kept by screen 2", "n": second["kept"], "dropped": second["dropped"]},
         {"name": "relaxed with DFT", "n": final["dft_relaxed"], "dropped": final["dropped"]},
-        {"name": "on the hull", "n": final["stable"], "dropped": {}},
+        {"name": "on the hull", "n": n_stable, "dropped": {}},
     ]
 
 
@@ -114,10 +118,11 @@ def grade_histogram(store: CampaignStore) -> Plain:
     }
 
 
-def cpu_parts(report: Mapping[str, Any]) -> list[Plain]:
+def cpu_parts(store: CampaignStore) -> list[Plain]:
     """Processor time: ``part`` in words and ``seconds``, the largest first."""
+    spent = cpu_seconds(store.campaign()["cpu_seconds"], store.dft_costs())
     return [
         {"part": PARTS.get(name, name.replace("_", " ")), "seconds": float(seconds)}
-        for name, seconds in report["cpu_seconds"].items()
-        if name != "total" and seconds > 0
+        for name, seconds in spent.items()
+        if seconds > 0
     ]

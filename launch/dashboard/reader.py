@@ -18,9 +18,13 @@ from typing import Any
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection
-from hullscreen.database.launchpad_state import working_intervals
 from hullscreen.launch.dashboard.hull_data import hull_data, stable_data
-from hullscreen.launch.dashboard.job_data import failure_rows, jobs_data, quick_look
+from hullscreen.launch.dashboard.job_data import (
+    failed_calculations,
+    failure_rows,
+    jobs_data,
+    quick_look,
+)
 from hullscreen.launch.dashboard.learning_data import (
     cpu_parts,
     funnel_levels,
@@ -29,7 +33,6 @@ from hullscreen.launch.dashboard.learning_data import (
 )
 from hullscreen.potentials.errors import DatabaseError, HullscreenError
 from hullscreen.workflows.campaign_status import campaign_status
-from hullscreen.workflows.report import campaign_report
 
 # Between two looks at the numbers that always move.
 QUICK_REST_S = 2.0
@@ -184,11 +187,11 @@ class CampaignReader:
             ended = time.monotonic()
             self._next_slow = ended + REST_AFTER_LOOKING * (ended - began)
         status = self._slow["status"].data or {}
-        report = self._slow["report"].data or {}
+        dft = self._slow["failed_dft"].data or []
         fresh = {
             "quick": _after(quick, lambda seen: {**seen, "left_s": status.get("left_s")}),
             "jobs": _after(quick, lambda seen: jobs_data(seen, status)),
-            "failures": _after(quick, lambda seen: failure_rows(seen, status, report)),
+            "failures": _after(quick, lambda seen: failure_rows(seen, status, dft)),
         }
         self._snapshot = Snapshot(
             self.store.name, self._kept({**self._slow, **fresh}), datetime.now(UTC), quick.trouble
@@ -198,18 +201,15 @@ class CampaignReader:
         store, connection = self.store, self.connection
         panels = {
             "status": panel_of(lambda: campaign_status(store, connection)),
-            "report": panel_of(
-                lambda: campaign_report(store, working_intervals(connection, store.name))
-            ),
             "hull": panel_of(lambda: hull_data(store)),
             "learning": panel_of(lambda: learning_curves(store)),
             "grades": panel_of(lambda: grade_histogram(store)),
+            "cpu": panel_of(lambda: cpu_parts(store)),
+            "failed_dft": panel_of(lambda: failed_calculations(store)),
         }
-        report, hull = panels["report"], panels["hull"]
-        panels["funnel"] = _after(report, funnel_levels)
-        panels["cpu"] = _after(report, cpu_parts)
-        panels["stable"] = _after(hull, stable_data)
-        return panels
+        stable = _after(panels["hull"], stable_data)
+        funnel = panel_of(lambda: funnel_levels(store, stable.data))
+        return {**panels, "stable": stable, "funnel": funnel}
 
     def _kept(self, panels: Mapping[str, Panel]) -> dict[str, Panel]:
         """The panels, the old object where nothing changed: it knows its pictures."""

@@ -120,6 +120,7 @@ def _structures(store: CampaignStore, snapshot: Snapshot) -> dict[str, Any]:
         found[str(row["index"])] = {
             "title": f"{with_subscripts(structure['formula'])}, structure {row['index']}",
             "facts": structure_facts(structure),
+            "story": structure["story"],
             "figures": {name: crystal_figure(structure, theme) for name, theme in THEMES.items()},
         }
     return found

@@ -9,12 +9,30 @@ import numpy as np
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import Geometry, unpack_species
-from hullscreen.potentials.errors import InputError
+from hullscreen.launch.story_text import sentences
+from hullscreen.potentials.errors import DatabaseError, InputError
 from hullscreen.potentials.structures import FloatArray
+from hullscreen.workflows.story import story
 
 Plain = dict[str, Any]
 
-SHOWN = ("formula_pretty", "prototype", "nsites", "stage", "dropped", "final", "species")
+# Field, its name in words, unit, factor to that unit, digits.
+NUMBERS = (
+    ("formation_energy_per_atom", "formation energy", "meV/atom", 1e3, 1),
+    ("energy_above_hull", "energy above the hull", "meV/atom", 1e3, 1),
+    ("energy_per_atom", "energy", "eV/atom", 1.0, 4),
+    ("volume", "volume", "Å³", 1.0, 2),
+    ("density", "density", "g/cm³", 1.0, 2),
+)
+SHOWN = (
+    "formula_pretty",
+    "prototype",
+    "final",
+    "species",
+    "symmetry",
+    "energy_from",
+    *(field for field, *_ in NUMBERS),
+)
 
 
 def structure_data(store: CampaignStore, index: int) -> Plain:
@@ -28,7 +46,8 @@ def structure_data(store: CampaignStore, index: int) -> Plain:
     Returns
     -------
     ``index, formula, prototype, nsites``; ``state``: where the geometry comes from;
-    ``cell`` (3, 3) and ``positions`` (n_atoms, 3) in Å, ``symbols``; ``facts``: pairs of words.
+    ``cell`` (3, 3) and ``positions`` (n_atoms, 3) in Å, ``symbols``; ``facts``: pairs of words;
+    ``story``: sentences.
 
     Raises
     ------
@@ -61,6 +80,7 @@ def structure_data(store: CampaignStore, index: int) -> Plain:
         "positions": wrapped(geometry.cell, geometry.positions).tolist(),
         "symbols": symbols,
         "facts": _facts(document),
+        "story": _told(store, index),
     }
 
 
@@ -97,25 +117,29 @@ def wrapped(cell: FloatArray, positions: FloatArray) -> FloatArray:
 def _facts(document: Mapping[str, Any]) -> list[list[str]]:
     """What the document says of the structure, in words and numbers with their units."""
     facts = []
-    relaxed = document.get("relaxed") or {}
-    if relaxed:
-        facts.append(["relaxation with the potential", str(relaxed.get("outcome", "unknown"))])
-    if _is_number(relaxed.get("highest_grade")):
-        facts.append(["highest extrapolation grade", f"{relaxed['highest_grade']:.2f}"])
-    if _is_number(relaxed.get("energy_per_atom")):
-        facts.append(["energy, potential", _signed(relaxed["energy_per_atom"], 4, "eV/atom")])
-    final = document.get("final") or {}
-    if _is_number(final.get("energy_per_atom")):
-        facts.append(["energy, DFT", _signed(final["energy_per_atom"], 4, "eV/atom")])
-    if final.get("reason"):
-        facts.append(["DFT relaxation", str(final["reason"])])
-    dropped = document.get("dropped") or {}
-    if dropped:
-        facts.append(["dropped", str(dropped.get("reason", "for no reason on record"))])
-    if _is_number(dropped.get("energy_above_hull")):
-        height = f"{1e3 * dropped['energy_above_hull']:.1f} meV/atom above the hull"
-        facts.append(["height when dropped", height])
+    source = f" ({document['energy_from']})" if document.get("energy_from") else ""
+    for field, words, unit, factor, digits in NUMBERS:
+        value = document.get(field)
+        if _is_number(value):
+            facts.append(
+                [
+                    f"{words}{source if 'energy' in field else ''}",
+                    _signed(factor * value, digits, unit),
+                ]
+            )
+    symmetry = document.get("symmetry")
+    if isinstance(symmetry, dict):
+        group = f"{symmetry.get('symbol', '')} (number {symmetry.get('number', '')})"
+        facts.append(["space group", group])
     return facts
+
+
+def _told(store: CampaignStore, index: int) -> list[str]:
+    """The structure's story; one sentence where the documents are damaged."""
+    try:
+        return sentences(story(store, index))
+    except DatabaseError as error:
+        return [str(error)]
 
 
 def _signed(value: float, digits: int, unit: str) -> str:

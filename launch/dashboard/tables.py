@@ -35,7 +35,6 @@ Plain = Mapping[str, Any]
 
 def job_table(jobs: Plain) -> list[Any]:
     """How far the round is, steps by category with their speed, and who is at work."""
-    rests = jobs["finished"]
     body = [
         html.Tr(
             [
@@ -44,8 +43,8 @@ def job_table(jobs: Plain) -> list[Any]:
                     html.Td(f"{row[name]:,}", className="bad" if name in BAD and row[name] else "")
                     for name in COUNTED
                 ),
-                html.Td(UNKNOWN if rests or row["per_hour"] is None else f"{row['per_hour']:,.0f}"),
-                html.Td(UNKNOWN if rests else _left(row["left_s"])),
+                html.Td(UNKNOWN if row["per_hour"] is None else f"{row['per_hour']:,.0f}"),
+                html.Td(_left(row["left_s"])),
             ]
         )
         for row in jobs["rows"]
@@ -53,14 +52,14 @@ def job_table(jobs: Plain) -> list[Any]:
     names = ("steps", *COUNTED.values(), "per hour", "time left")
     hosts = ", ".join(f"{n} on {host}" for host, n in jobs["hosts"].items())
     notes = [f"At work: {hosts}." if hosts else "Nobody is at work."]
-    if jobs["per_minute"] and not rests:
+    if jobs["per_minute"]:
         notes.append(f"{jobs['per_minute']:.3g} DFT evaluations per minute.")
     return [*_progress(jobs), _table(names, body), _note(" ".join(notes))]
 
 
 def _progress(jobs: Plain) -> Iterator[Any]:
     """Bars of the present round."""
-    for kind, counts in {} if jobs["finished"] else jobs["progress"].items():
+    for kind, counts in jobs["progress"].items():
         done, total = counts.get("done") or 0, counts.get("total")
         words = f"{WORK.get(kind, kind)}: {done:,}"
         yield html.Label(
@@ -144,7 +143,7 @@ def structure_story(structure: dict[str, Any]) -> list[Any]:
     """The structure's numbers, and what became of it."""
     facts = structure_facts(structure)
     pairs = [part for name, value in facts for part in (html.Dt(name), html.Dd(value))]
-    return [html.Dl(pairs), *(html.P(sentence) for sentence in structure.get("story", ()))]
+    return [html.Dl(pairs), *(html.P(sentence) for sentence in structure["story"])]
 
 
 def trouble(sentence: str) -> Any:

@@ -31,7 +31,12 @@
       said.textContent = value;
       list.append(term, said);
     }
-    document.getElementById("story").replaceChildren(list);
+    const sentences = structure.story.map(function (said) {
+      const paragraph = document.createElement("p");
+      paragraph.textContent = said;
+      return paragraph;
+    });
+    document.getElementById("story").replaceChildren(list, ...sentences);
     draw("structure", structure.figures);
   }
 

@@ -24,14 +24,14 @@ def hull_of(n_elements, *, n_entries=60, n_bins=5, seed=1):
     fractions = np.concatenate(
         [np.eye(n_elements), np.round(rng.dirichlet(np.ones(n_elements), n_entries), 3)]
     )
-    fractions[:, -1] = 1.0 - fractions[:, :-1].sum(axis=1)
+    fractions /= fractions.sum(axis=1, keepdims=True)
     energies = np.concatenate([np.zeros(n_elements), rng.uniform(-0.2, 0.1, n_entries)])
-    hull = convex_hull(np.abs(fractions), energies)
+    hull = convex_hull(fractions, energies)
     entries = [
         {
             "index": place, "formula": f"{ELEMENTS[place % n_elements]}{place + 2}",
             "prototype": "<script>alert(1)</script>", "nsites": 4,
-            "fractions": np.abs(fractions[place]).tolist(),
+            "fractions": fractions[place].tolist(),
             "formation_energy": float(hull.formation_energies[place]),
             "above": float(hull.energies_above_hull[place]),
             "stable": bool(hull.stable[place]),

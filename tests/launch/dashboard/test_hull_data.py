@@ -52,6 +52,7 @@ def test_before_dft_the_screening_has_a_hull(mongo, tiny_history, put_back):
     assert list(dict.fromkeys(sources)) == [
         "still screening",
         "MTP of screen 1",
+        "MTP of screen 2",
         "DFT single point",
         "relaxed with DFT",
     ]
