@@ -129,6 +129,7 @@ class Collections:
 
     def ensure_indexes(self) -> None:
         """Create what the queries need."""
+        self._refuse_if_only_reading()
         for collection, indexes in INDEXES.items():
             for fields, unique in indexes:
                 options: dict[str, Any] = {"unique": unique}
@@ -255,6 +256,7 @@ class Collections:
 
     def _write(self, collection: str, operation: Callable[[], object]) -> None:
         """Carry out a write, if the step that makes it is still this process's own."""
+        self._refuse_if_only_reading()
 
         def checked() -> None:
             if collection in OF_STEPS:
@@ -262,6 +264,12 @@ class Collections:
             operation()
 
         self._retry(checked)
+
+    def _refuse_if_only_reading(self) -> None:
+        if self.connection.read_only:
+            raise DatabaseError(
+                f"the database {self.connection.name!r} was opened to be read: nothing was written"
+            )
 
     def _retry(self, operation: Callable[[], Result]) -> Result:
         return reconnecting(self.connection, operation)

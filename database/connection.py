@@ -53,7 +53,13 @@ class Silence:
 
 @dataclass(frozen=True)
 class Connection:
-    """An open database; made by `open_database`, which also closes it."""
+    """An open database; made by `open_database`, which also closes it.
+
+    Attributes
+    ----------
+    read_only
+        Whether `Collections` are to write nothing through it, not even a missing index.
+    """
 
     database: Database[Document]
     uri: str = field(repr=False)
@@ -61,6 +67,7 @@ class Connection:
     embedded: bool
     server: ServerHandle | None = field(default=None, repr=False)
     silence: Silence = field(default_factory=Silence, repr=False, compare=False)
+    read_only: bool = False
 
     def server_usage(self) -> tuple[float, int]:
         """Processor time of the server since it was started, s, and its peak memory in bytes."""

@@ -324,6 +324,9 @@ class PotentialDocument(Document):
     lowest_energy_per_atom
         Of the labels, eV/atom: what relaxes far below has fallen into a hole of the potential. None
         in databases of earlier versions.
+    energy_rmse, force_rmse
+        Root mean square errors on the labels, eV/atom and eV/Å. None in databases of earlier
+        versions.
     """
 
     campaign: str
@@ -336,6 +339,8 @@ class PotentialDocument(Document):
     loss: float
     condition: float
     lowest_energy_per_atom: float | None = None
+    energy_rmse: float | None = None
+    force_rmse: float | None = None
     created_at: datetime = field(default_factory=now)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hullscreen.database.addresses import URI_VARIABLE, host_of
@@ -82,6 +82,14 @@ def open_started(directory: Path, database_uri: str | None = None) -> Iterator[S
         if session.store.find_campaign() is None:
             raise _not_started(directory, settings, uri)
         yield session
+
+
+def only_reading(session: Session) -> Session:
+    """The same session, through which nothing is written to the campaign's documents."""
+    connection = replace(session.connection, read_only=True)
+    return replace(
+        session, connection=connection, store=CampaignStore(connection, session.store.name)
+    )
 
 
 def _not_started(directory: Path, settings: Settings, uri: str | None) -> CampaignError:

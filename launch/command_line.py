@@ -86,6 +86,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "launch": Entry("launch", "Run a campaign through a cluster's queue, to its hull."),
         "submit": Entry("submit", "Put a campaign into the LaunchPad, for workers elsewhere."),
         "status": Entry("status", "Show how far a campaign is, who is at it, and what failed."),
+        "dashboard": Entry("dashboard", "Show campaigns on a live web page, on this machine."),
         "worker": Entry("worker", "Help a campaign with one more process, for all or some steps."),
         "logs": Entry("logs", "Show a structure's calculations, and the ends of their files."),
         "rerun": Entry("rerun", "Let failed DFT jobs run once more."),

@@ -1,9 +1,13 @@
-"""Steps under way, in words."""
+"""Steps under way, and what was asked of them, in words."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from hullscreen.launch.going_on import going_on
 from hullscreen.workflows.campaign_status import Activity
 
 
@@ -20,3 +24,17 @@ def under_way(working: Activity) -> str:
     kinds = Counter(step.category for step in working.alive)
     listed = ", ".join(f"{count} {category}" for category, count in sorted(kinds.items()))
     return f"{n} {'steps are' if n > 1 else 'step is'} under way and will be finished ({listed})"
+
+
+def resumed(before: Mapping[str, Any], directory: Path) -> str:
+    """Who goes on now.
+
+    Parameters
+    ----------
+    before
+        The campaign's document before it was resumed.
+    """
+    to_go_on = going_on(before, directory)
+    if before.get("cancelled"):
+        return f"Resumed; `{to_go_on}` starts workers."
+    return f"Resumed: workers that waited go on. Where there are none, `{to_go_on}` starts some."

@@ -34,12 +34,18 @@ ONLY_IN = {
     "fireworks": {"workflows", "launch"},
     "click": {"launch"},
     "rich": {"launch"},
+    "dash": {"launch"},
+    "flask": {"launch"},
+    "plotly": {"launch"},
+    "waitress": {"launch"},
+    "werkzeug": {"launch"},
     "pydantic": {"launch", "workflows"},
     "llvmlite": {"potentials"},
     "numba": {"potentials", "workflows"},
 }
 # Packages that take long to import, or that only a running command needs.
 HEAVY = {"numba", "numpy", "scipy", "ase", "pymatgen", "fireworks", "pymongo", "matplotlib"}
+HEAVY |= {"dash", "flask", "plotly", "waitress"}
 
 MODULES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
 

@@ -33,7 +33,7 @@ LINES_SHOWN = 15
 
 
 def structure_log(
-    store: CampaignStore, index: int, *, n_lines: int = LINES_SHOWN
+    store: CampaignStore, index: int, *, n_lines: int = LINES_SHOWN, root: Path | None = None
 ) -> dict[str, Any]:
     """What happened to a structure.
 
@@ -43,6 +43,8 @@ def structure_log(
         Place in the pool, as `hullscreen query` shows it.
     n_lines
         Lines of the end of each file.
+    root
+        Folder of the calculations; by default the one that the campaign's document names.
 
     Returns
     -------
@@ -81,14 +83,23 @@ def structure_log(
         **{name: structure[name] for name in fields[:4]},
         "relaxed": structure.get("relaxed"),
         "dropped": structure.get("dropped"),
-        "calculations": _calculations(store, asked, shown, n_lines),
+        "calculations": _calculations(store, asked, shown, n_lines, root),
         "n_stored_evaluations": len(evaluations),
         "jobs": _jobs(store, jobs_of_structure(store, index)),
     }
 
 
-def firework_log(store: CampaignStore, fw_id: int, *, n_lines: int = LINES_SHOWN) -> dict[str, Any]:
+def firework_log(
+    store: CampaignStore, fw_id: int, *, n_lines: int = LINES_SHOWN, root: Path | None = None
+) -> dict[str, Any]:
     """What happened to a Firework and, if it is a DFT job, to each of its calculations.
+
+    Parameters
+    ----------
+    fw_id
+        As FireWorks counts them.
+    n_lines, root
+        As in `structure_log`.
 
     Returns
     -------
@@ -110,7 +121,7 @@ def firework_log(store: CampaignStore, fw_id: int, *, n_lines: int = LINES_SHOWN
     keys, shown = _results_of(store, job)
     return {
         "jobs": _jobs(store, found),
-        "calculations": _calculations(store, keys, shown, n_lines, only_failed=True),
+        "calculations": _calculations(store, keys, shown, n_lines, root, only_failed=True),
     }
 
 
@@ -137,13 +148,14 @@ def _calculations(
     asked: Sequence[str],
     results: Mapping[str, DFTDocument],
     n_lines: int,
+    root: Path | None,
     *,
     only_failed: bool = False,
 ) -> list[dict[str, Any]]:
     campaign = store.campaign()
     # A calculator in the worker's process leaves no files.
     engine = campaign["settings"].get("dft", {}).get("engine", "ase")
-    root, in_process = Path(campaign["directory"]), engine == "ase"
+    root, in_process = root or Path(campaign["directory"]), engine == "ase"
     keys = list(dict.fromkeys([*asked, *results]))
     return [
         {

@@ -61,7 +61,7 @@ def campaign_report(
         purpose: int(costs.get(purpose, {}).get("evaluations", 0)) for purpose in PURPOSES
     }
     outcomes = _outcomes(store)
-    cpu = _cpu_seconds(campaign["cpu_seconds"], costs)
+    cpu = cpu_seconds(campaign["cpu_seconds"], costs)
     relaxed = sum(sum(counts.values()) for counts in outcomes.values())
     relaxation_s = cpu.get("relaxation", 0.0)
     return {
@@ -70,7 +70,7 @@ def campaign_report(
         "elements": list(campaign["elements"]),
         "finished": campaign["finished"],
         "dft_engine": campaign["engine"]["name"],
-        "funnel": _funnel(store, campaign["pool"], rounds),
+        "funnel": funnel(store, campaign["pool"], rounds, _hull(store)),
         "outcomes": outcomes,
         "sigma": _sigma(store, rounds, campaign["settings"]["screening"]["sigma_multiple"]),
         "dft_evaluations": {"total": sum(evaluations.values()), **evaluations},
@@ -102,18 +102,27 @@ def campaign_report(
     }
 
 
-def _funnel(
-    store: CampaignStore, pool: dict[str, int], rounds: Sequence[RoundDocument]
+def funnel(
+    store: CampaignStore,
+    pool: dict[str, int],
+    rounds: Sequence[RoundDocument],
+    hull: HullResult | None,
 ) -> dict[str, Any]:
-    """Numbers of structures; what a stage kept is None until it has decided."""
+    """Numbers of structures; what a stage kept is None until it has decided.
+
+    Parameters
+    ----------
+    hull
+        Of what DFT has relaxed; None where there is none.
+    """
     by_stage = {stage: n for (stage,), n in store.tally("stage").items()}
     dropped = store.tally("dropped.stage", "dropped.reason")
     reached = {stage: sum(n for s, n in by_stage.items() if s >= stage) for stage in STAGE_KEYS}
     reached[3] += sum(_reasons(dropped, 3).values())
     decided = max((round_.stage for round_ in rounds), default=0)
-    funnel: dict[str, Any] = {"prototypes": dict(pool)}
+    numbers: dict[str, Any] = {"prototypes": dict(pool)}
     for stage in (1, 2):
-        funnel[STAGE_KEYS[stage]] = {
+        numbers[STAGE_KEYS[stage]] = {
             "entered": reached[stage] if stage == 1 or decided >= stage else None,
             "dropped": _reasons(dropped, stage),
             "kept": reached[stage + 1] if decided > stage else None,
@@ -121,9 +130,8 @@ def _funnel(
     states = {
         state: n for (state,), n in store.tally("final.state", stage=3).items() if state is not None
     }
-    hull = _hull(store)
     wanted = len(rounds[-1].final_indices) if rounds else 0
-    funnel["final"] = {
+    numbers["final"] = {
         "entered": reached[3] if decided >= 3 else None,
         "dropped": _reasons(dropped, 3),
         "dft_relaxed": states.get("done", 0),
@@ -132,7 +140,7 @@ def _funnel(
         "stable": len(hull.stable) if hull else None,
         "ties": len(hull.ties) if hull else None,
     }
-    return funnel
+    return numbers
 
 
 def _reasons(dropped: Tally, stage: int) -> dict[str, int]:
@@ -192,7 +200,7 @@ def _estimate(
     }
 
 
-def _cpu_seconds(parts: dict[str, float], costs: dict[str, dict[str, float]]) -> dict[str, float]:
+def cpu_seconds(parts: dict[str, float], costs: dict[str, dict[str, float]]) -> dict[str, float]:
     """Processor time by part.
 
     Engines that are programs of their own report their time with each result; those inside our

@@ -22,6 +22,7 @@ from hullscreen.database.documents import (
 from hullscreen.dft_adapters.engine import CalculationError
 from hullscreen.potentials.errors import CampaignError, DFTError
 from hullscreen.potentials.fit import EV_PER_CUBIC_ANGSTROM_IN_GPA, TrainingSet
+from hullscreen.potentials.labels import errors
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.mtp_files import mtp_text
 from hullscreen.potentials.relaxation import Outcome, RelaxationLimits, relax
@@ -209,6 +210,7 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
             campaign, labels, _trainer(campaign, round_)
         )
         quarantine.note(campaign, round_, verdicts)
+        residuals = errors(result.potential, training).known()
         store.save_potential(
             PotentialDocument(
                 campaign=store.name,
@@ -223,8 +225,15 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
                 lowest_energy_per_atom=float(
                     (training.energies / training.structures.n_atoms).min()
                 ),
+                energy_rmse=_thousandth(residuals["energy_rmse_mev_per_atom"]),
+                force_rmse=_thousandth(residuals["force_rmse_mev_per_angstrom"]),
             )
         )
+
+
+def _thousandth(value: float | None) -> float | None:
+    """In eV what is in meV."""
+    return None if value is None else 1e-3 * value
 
 
 def _trainer(campaign: Campaign, round_: RoundDocument) -> Callable[[TrainingSet], quarantine.Fit]:

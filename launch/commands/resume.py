@@ -18,17 +18,10 @@ def command(directory: Path, database_uri: str | None) -> None:
     It starts none: those that `pause` has left waiting go on by themselves.
     """
     from hullscreen.launch.campaign_session import open_started
-    from hullscreen.launch.going_on import going_on
+    from hullscreen.launch.steps_said import resumed
     from hullscreen.workflows.campaign_control import resume
 
     with open_started(directory, database_uri) as session:
         before = session.store.campaign()
         resume(session.store)
-    to_go_on = going_on(before, directory)
-    if before.get("cancelled"):
-        said = f"Resumed; `{to_go_on}` starts workers."
-    else:
-        said = (
-            f"Resumed: workers that waited go on. Where there are none, `{to_go_on}` starts some."
-        )
-    click.echo(said)
+    click.echo(resumed(before, directory))

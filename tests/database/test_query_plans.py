@@ -252,6 +252,7 @@ def run_campaign(mongo, make_campaign, tmp_path, monkeypatch):
     from fireworks import FWorker, LaunchPad
     from fireworks.core.rocket_launcher import launch_rocket
 
+    from hullscreen.launch.dashboard.reader import seen_now
     from hullscreen.workflows import recovery
     from hullscreen.workflows.campaign_status import campaign_status
     from hullscreen.workflows.dft_jobs import RUN_VARIABLE
@@ -281,6 +282,10 @@ def run_campaign(mongo, make_campaign, tmp_path, monkeypatch):
             screened_background(store, final_hull(store))
             campaign_report(store)
             campaign_status(store, connection)
+            shown = seen_now(store, connection)
+            assert {
+                name: panel.trouble for name, panel in shown.panels.items() if panel.trouble
+            } == {}
             store.borrowed_evaluations([one.key for one in store.selected()])
             store.reference_relaxations(["none"])
             store.count_attempt("key", "run")

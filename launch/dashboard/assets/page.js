@@ -1,0 +1,96 @@
+/* What the browser does by itself: light or dark, logs, and runs of failed jobs again. */
+"use strict";
+
+(function () {
+  const KEY = "hullscreen-scheme";
+
+  function remembered() {
+    try {
+      return window.localStorage.getItem(KEY);
+    } catch (refused) {
+      return null; // Cookies and storage may be forbidden.
+    }
+  }
+
+  function present() {
+    const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
+    return remembered() || (dark ? "dark" : "light");
+  }
+
+  document.documentElement.dataset.scheme = present();
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    hullscreen: {
+      scheme: function (clicks) {
+        let scheme = present();
+        if (clicks) {
+          scheme = document.documentElement.dataset.scheme === "dark" ? "light" : "dark";
+          try {
+            window.localStorage.setItem(KEY, scheme);
+          } catch (refused) {
+            // It holds until the page is closed.
+          }
+        }
+        document.documentElement.dataset.scheme = scheme;
+        return scheme;
+      },
+    },
+  });
+
+  function show(title, lines) {
+    document.getElementById("log-title").textContent = title;
+    document.getElementById("log-text").textContent = lines.join("\n");
+    const dialog = document.getElementById("log");
+    if (!dialog.open) {
+      dialog.showModal();
+    }
+  }
+
+  async function answer(response) {
+    try {
+      return await response.json();
+    } catch (malformed) {
+      return { message: "the server answered with status " + response.status };
+    }
+  }
+
+  function sentence(found) {
+    return found.said || found.message || "";
+  }
+
+  async function showLog(given) {
+    const query = new URLSearchParams([[given.kind, given.number]]);
+    const place = "/campaigns/" + encodeURIComponent(given.campaign) + "/log?" + query;
+    const found = await answer(await fetch(place, { credentials: "same-origin" }));
+    const title = found.title || "Log of " + given.kind + " " + given.number;
+    show(title, found.lines || [sentence(found)]);
+  }
+
+  async function rerun(given) {
+    const place = "/campaigns/" + encodeURIComponent(given.campaign) + "/rerun";
+    const response = await fetch(place, {
+      method: "POST",
+      credentials: "same-origin",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ firework: Number(given.number) }),
+    });
+    show("Run again: step " + given.number, [sentence(await answer(response))]);
+  }
+
+  document.addEventListener("click", function (event) {
+    const button = event.target.closest("button");
+    if (!button) {
+      return;
+    }
+    const unreachable = function (error) {
+      show("No answer", ["the server does not answer: " + error.message]);
+    };
+    if (button.classList.contains("log")) {
+      showLog(button.dataset).catch(unreachable);
+    } else if (button.classList.contains("rerun")) {
+      rerun(button.dataset).catch(unreachable);
+    } else if (button.id === "log-close") {
+      document.getElementById("log").close();
+    }
+  });
+})();
