@@ -23,6 +23,7 @@ from hullscreen.database.collections import (
     LOWEST_INDEXED_GRADE,
     Query,
 )
+from hullscreen.database.documents import TOO_FAR
 
 HEIGHT = "energy_above_hull"
 LAST_STAGE = 3
@@ -57,11 +58,17 @@ def index_for(query: Query, sort: Sequence[str] = ()) -> list[str]:
         (_is_high(query.get("relaxed.highest_grade")), BY_GRADE),
         (outcome != USUAL_OUTCOME, BY_OUTCOME),
         (query.get("stage") == LAST_STAGE, BY_ORDER),
-        ("dropped.stage" in query and not (by_height and HEIGHT in query), BY_REASON),
+        ("dropped.stage" in query and not (by_height and _is_usual(query)), BY_REASON),
         *((field in query, along) for field, along in IN_ORDER_OF_HEIGHT.items()),
         (by_height or HEIGHT in query, BY_HEIGHT),
     ]
     return next((along for suits, along in choices if suits), [])
+
+
+def _is_usual(query: Query) -> bool:
+    """Whether structures that were dropped are wanted for what most were dropped for."""
+    reasons = query.get("dropped.reason")
+    return isinstance(reasons, dict) and TOO_FAR in reasons.get("$in", ())
 
 
 def _is_high(grades: Any) -> bool:

@@ -105,8 +105,7 @@ def test_orders(found, field):
     rising = found("--sort", field)
     falling = found("--sort", f"-{field}")
     for rows, falls in ((rising, False), (falling, True)):
-        values = [s["dropped"]["reason"] if field == "dropped" and s["dropped"] else s[field]
-                  for s in rows]  # fmt: skip
+        values = [value_of(row, field) for row in rows]
         known = [value for value in values if value is not None]
         assert values[: len(known)] == known, "what has no value comes last"
         assert known == sorted(known, reverse=falls)
