@@ -23,6 +23,7 @@ from hullscreen.database.collections import (
     LOWEST_INDEXED_GRADE,
     Query,
 )
+from hullscreen.database.documents import TOO_FAR
 
 HEIGHT = "energy_above_hull"
 LAST_STAGE = 3
@@ -49,22 +50,25 @@ def index_for(query: Query, sort: Sequence[str] = ()) -> list[str]:
     sort
         Fields that give the order; those that begin with ``-`` fall.
     """
-    for field, along in SELECTIVE.items():
-        if field in query:
-            return along
-    if _is_high(query.get("relaxed.highest_grade")):
-        return BY_GRADE
-    if query.get("relaxed.outcome", USUAL_OUTCOME) != USUAL_OUTCOME:
-        return BY_OUTCOME
-    if query.get("stage") == LAST_STAGE:
-        return BY_ORDER
     by_height = [name.removeprefix("-") for name in sort[:1]] == [HEIGHT]
-    if "dropped.stage" in query and not (by_height and HEIGHT in query):
-        return BY_REASON
-    for field, along in IN_ORDER_OF_HEIGHT.items():
-        if field in query:
-            return along
-    return BY_HEIGHT if by_height or HEIGHT in query else []
+    outcome = query.get("relaxed.outcome", USUAL_OUTCOME)
+    choices = [
+        # Of what lacks such a field their indexes know nothing.
+        *((query.get(field) is not None, along) for field, along in SELECTIVE.items()),
+        (_is_high(query.get("relaxed.highest_grade")), BY_GRADE),
+        (outcome != USUAL_OUTCOME, BY_OUTCOME),
+        (query.get("stage") == LAST_STAGE, BY_ORDER),
+        ("dropped.stage" in query and not (by_height and _is_usual(query)), BY_REASON),
+        *((field in query, along) for field, along in IN_ORDER_OF_HEIGHT.items()),
+        (by_height or HEIGHT in query, BY_HEIGHT),
+    ]
+    return next((along for suits, along in choices if suits), [])
+
+
+def _is_usual(query: Query) -> bool:
+    """Whether structures that were dropped are wanted for what most were dropped for."""
+    reasons = query.get("dropped.reason")
+    return isinstance(reasons, dict) and TOO_FAR in reasons.get("$in", ())
 
 
 def _is_high(grades: Any) -> bool:

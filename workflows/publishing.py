@@ -30,7 +30,8 @@ def publish_hull(store: CampaignStore) -> int:
     How many documents were changed.
     """
     query = {"stage": 3, "final": {"$exists": True}}
-    before = {document["index"]: document for document in store.documents(query, PUBLISHED)}
+    found = store.search(query, ["index", *PUBLISHED], sort=["index"])
+    before = {document["index"]: document for document in found}
     if not before:
         return 0
     wanted = _wanted(store, before)

@@ -13,12 +13,13 @@ from pymatgen.core import Composition
 from pymatgen.symmetry.groups import sg_symbol_from_int_number
 
 from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.documents import TOO_FAR
 from hullscreen.database.structure_queries import RELAXED_STAGES
 from hullscreen.potentials.errors import InputError
 from hullscreen.workflows.campaign import FINAL_STAGE
 from hullscreen.workflows.job_states import dft_states
 from hullscreen.workflows.refinement import FAILED, QUARANTINED, TOO_HIGH, TWIN, TWIN_OF_FAILED
-from hullscreen.workflows.rounds import TOO_FAR, UNCONVERGED
+from hullscreen.workflows.rounds import UNCONVERGED
 
 N_SPACE_GROUPS = 230
 KEPT = "kept"

@@ -182,6 +182,8 @@ def _by_height(
     others = {**query, "$nor": [{"index": {"$in": list(entries)}}]} if entries else query
     parts = _in_parts(others, wanted, "energy_above_hull")
     documents += _read(store, parts, limit - len(documents) if limit else None)
+    if not limit or len(documents) < limit:
+        return documents, len(documents)
     # DFT-relaxed ones among them: without exceptions an index is enough to count.
     if wanted.has_height:
         query = {**query, "energy_above_hull": wanted.heights}
@@ -209,6 +211,8 @@ def _sorted(
     if wanted.has_height:
         query = {**query, "energy_above_hull": wanted.heights}
     documents = _read(store, _in_parts(query, wanted, path), limit or None)
+    if not limit or len(documents) < limit:
+        return documents, len(documents)
     return documents, store.number_of(query)
 
 
