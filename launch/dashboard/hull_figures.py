@@ -180,7 +180,7 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
             **dict(zip("xyz", places, strict=True)),
             **{name: [face[k] for face in faces] for k, name in enumerate("ijk")},
             "color": theme.first,
-            "opacity": 0.06,
+            "opacity": 0.03,
             "hoverinfo": "skip",
             "name": "faces",
             "showlegend": False,
@@ -197,6 +197,9 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
     ]
     for trace in data[1:]:
         trace["type"] = "scatter3d"
+        if "marker" in trace:
+            # WebGL draws markers about twice as large as SVG does.
+            trace["marker"]["size"] /= 2
     axis = {"visible": False, "showspikes": False}
     return {
         "data": data,
@@ -207,7 +210,10 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
                 "yaxis": axis,
                 "zaxis": axis,
                 "aspectmode": "data",
-                "camera": {"eye": {"x": 0.4, "y": -1.6, "z": 0.5}},
+                "camera": {
+                    "eye": {"x": 0.45, "y": -1.75, "z": 0.45},
+                    "center": {"x": 0.0, "y": 0.0, "z": -0.08},
+                },
             },
             margin={"l": 0, "r": 0, "t": 0, "b": 0},
             # A picture that a viewer has turned stays so when it is brought up to date.
@@ -281,7 +287,7 @@ def _tie_lines(hull: Plain, theme: Theme, corners: FloatArray) -> Figure:
         "mode": "lines",
         "name": "tie lines",
         **lines,
-        "line": {"color": theme.first, "width": 1.5 if len(axes) == 2 else 3},
+        "line": {"color": theme.first, "width": 1.5 if len(axes) == 2 else 2},
         "hoverinfo": "skip",
     }
 
