@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hullscreen.launch.dashboard.theme import Theme, escaped, layout
+from hullscreen.launch.dashboard.theme import Theme, escaped, layout, message
 from hullscreen.launch.result_tables import duration
 
 # Of 0 structures on a logarithmic axis; left of its beginning, so that there is no bar.
@@ -68,6 +68,8 @@ def _why(level: Plain) -> str:
 
 def learning_figure(curves: Plain, theme: Theme) -> Figure:
     """Errors of E and F on the training set, σ with its interval, and the size of the set."""
+    if not curves["potentials"]:
+        return message("no potential is fitted yet", theme)
     data = []
     for stage, colour, symbol in (("1", theme.first, "circle"), ("2", theme.second, "square")):
         fitted = [one for one in curves["potentials"] if str(one["stage"]) == stage]
@@ -151,6 +153,8 @@ def _tick(data: Sequence[Plain]) -> int:
 
 def grades_figure(histogram: Plain, theme: Theme) -> Figure:
     """How far relaxations had to extrapolate, and the grades at which DFT is asked."""
+    if not histogram["stages"]:
+        return message("no structure is relaxed by a potential yet", theme)
     colours = {"1": theme.first, "2": theme.second}
     shapes = {"1": "/", "2": ""}
     data = [
@@ -215,6 +219,8 @@ def _of_which(every: int) -> str:
 
 def cpu_figure(parts: Sequence[Plain], theme: Theme) -> Figure:
     """Where the processor time went."""
+    if not parts:
+        return message("no processor time is recorded yet", theme)
     total = sum(part["seconds"] for part in parts) or 1.0
     hours = max((part["seconds"] for part in parts), default=0.0) > 36000
     unit = 3600.0 if hours else 1.0

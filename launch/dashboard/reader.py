@@ -11,8 +11,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ from hullscreen.workflows.campaign_status import campaign_status
 QUICK_REST_S = 2.0
 # A look at everything takes seconds at 400,000 structures; the thread rests so many times as long.
 REST_AFTER_LOOKING = 25.0
-# What was seen so long ago is old: several looks were missed.
-OLD_AFTER_S = 15.0
+# A database that has not answered for so long is away.
+AWAY_AFTER_S = 10.0
 LONGEST_TROUBLE = 300
 
 Plain = dict[str, Any]
@@ -114,6 +114,8 @@ class Snapshot:
         ``stable``, and the numbers of ``status``.
     seen_at
         When the database answered last; None before the first time.
+    asked_at
+        Since when it has been asked without an answer; None between two looks.
     trouble
         What the database said instead, one sentence.
     """
@@ -121,11 +123,13 @@ class Snapshot:
     campaign: str
     panels: Mapping[str, Panel] = field(default_factory=dict)
     seen_at: datetime | None = None
+    asked_at: datetime | None = None
     trouble: str = ""
 
     def is_old(self, now: datetime) -> bool:
         """Whether the database has not answered for so long that viewers should know."""
-        return self.seen_at is None or (now - self.seen_at).total_seconds() > OLD_AFTER_S
+        waited = now - self.asked_at if self.asked_at is not None else timedelta(0)
+        return waited.total_seconds() > AWAY_AFTER_S
 
 
 @dataclass
@@ -169,18 +173,30 @@ class CampaignReader:
 
     def _read_on(self) -> None:
         while not self._stop.is_set():
-            began = time.monotonic()
+            rest_s = QUICK_REST_S
             try:
-                self.look()
+                rest_s = max(rest_s, REST_AFTER_LOOKING * self.look())
             except DatabaseError as error:
-                seen = self._snapshot
-                self._snapshot = Snapshot(seen.campaign, seen.panels, seen.seen_at, str(error))
-            took = time.monotonic() - began
-            self._stop.wait(max(QUICK_REST_S, min(took, QUICK_REST_S) * REST_AFTER_LOOKING))
+                self._snapshot = replace(self._snapshot, trouble=str(error))
+            self._stop.wait(rest_s)
 
-    def look(self, *, everything: bool = False) -> None:
-        """Read the numbers that move, and what is slow to read if it is time for that."""
+    def look(self, *, everything: bool = False) -> float:
+        """Read the numbers that move, and what is slow to read if it is time for that.
+
+        Returns
+        -------
+        How long the numbers took, s.
+
+        Raises
+        ------
+        DatabaseError
+            The server is away; the snapshot stays, and tells since when it is asked.
+        """
+        began = time.monotonic()
+        if self._snapshot.asked_at is None:
+            self._snapshot = replace(self._snapshot, asked_at=datetime.now(UTC))
         quick = panel_of(lambda: quick_look(self.store, self.connection))
+        took_s = time.monotonic() - began
         if everything or time.monotonic() >= self._next_slow:
             began = time.monotonic()
             self._slow = self._look_slowly()
@@ -193,20 +209,26 @@ class CampaignReader:
             "jobs": _after(quick, lambda seen: jobs_data(seen, status)),
             "failures": _after(quick, lambda seen: failure_rows(seen, status, dft)),
         }
-        self._snapshot = Snapshot(
-            self.store.name, self._kept({**self._slow, **fresh}), datetime.now(UTC), quick.trouble
-        )
+        panels = self._kept({**self._slow, **fresh})
+        self._snapshot = Snapshot(self.store.name, panels, datetime.now(UTC), trouble=quick.trouble)
+        return took_s
+
+    def _answered(self, panel: Panel) -> Panel:
+        """A panel that was just read: the database is there, however long all of it takes."""
+        self._snapshot = replace(self._snapshot, asked_at=datetime.now(UTC))
+        return panel
 
     def _look_slowly(self) -> dict[str, Panel]:
         store, connection = self.store, self.connection
-        panels = {
-            "status": panel_of(lambda: campaign_status(store, connection)),
-            "hull": panel_of(lambda: hull_data(store)),
-            "learning": panel_of(lambda: learning_curves(store)),
-            "grades": panel_of(lambda: grade_histogram(store)),
-            "cpu": panel_of(lambda: cpu_parts(store)),
-            "failed_dft": panel_of(lambda: failed_calculations(store)),
+        readings: dict[str, Callable[[], Any]] = {
+            "status": lambda: campaign_status(store, connection),
+            "hull": lambda: hull_data(store),
+            "learning": lambda: learning_curves(store),
+            "grades": lambda: grade_histogram(store),
+            "cpu": lambda: cpu_parts(store),
+            "failed_dft": lambda: failed_calculations(store),
         }
+        panels = {name: self._answered(panel_of(read)) for name, read in readings.items()}
         stable = _after(panels["hull"], stable_data)
         funnel = panel_of(lambda: funnel_levels(store, stable.data))
         return {**panels, "stable": stable, "funnel": funnel}

@@ -119,7 +119,7 @@ def _facts(document: Mapping[str, Any]) -> list[list[str]]:
     facts = []
     source = f" ({document['energy_from']})" if document.get("energy_from") else ""
     for field, words, unit, factor, digits in NUMBERS:
-        value = document.get(field)
+        value: Any = document.get(field)
         if _is_number(value):
             facts.append(
                 [

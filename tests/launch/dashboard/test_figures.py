@@ -153,11 +153,21 @@ def test_a_campaign_without_decisions_has_a_funnel():
     valid(figure_of("funnel", panel([{"name": "pool", "n": None, "dropped": {}}]), "light"))
 
 
-def test_empty_campaigns_have_figures():
-    valid(figure_of("learning", panel({"potentials": [], "sigmas": []}), "light"))
-    nothing = {"stages": {}, "every": 1, "select_grade": 2.0, "break_grade": 10.0}
-    valid(figure_of("grades", panel(nothing), "light"))
-    valid(figure_of("cpu", panel([]), "light"))
+@pytest.mark.parametrize(
+    ("name", "nothing", "said"),
+    [
+        ("learning", {"potentials": [], "sigmas": []}, "no potential is fitted yet"),
+        (
+            "grades",
+            {"stages": {}, "every": 1, "select_grade": 2.0, "break_grade": 10.0},
+            "no structure is relaxed",
+        ),
+        ("cpu", [], "no processor time"),
+    ],
+)
+def test_a_campaign_that_has_just_begun_says_so(name, nothing, said):
+    figure = valid(figure_of(name, panel(nothing), "light"))
+    assert said in figure.layout.annotations[0].text
 
 
 def test_potentials_of_earlier_versions_have_no_errors_to_show():

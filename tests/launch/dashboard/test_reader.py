@@ -29,6 +29,10 @@ def troubles(snapshot):
     return {name: panel.trouble for name, panel in snapshot.panels.items() if panel.trouble}
 
 
+def asked_for(snapshot):
+    return datetime.now(UTC) - (snapshot.asked_at or datetime.now(UTC))
+
+
 def wait_until(holds):
     deadline = time.monotonic() + 60
     while not holds():
@@ -111,8 +115,11 @@ def test_a_dead_server_leaves_what_was_seen(start_mongod, small_campaign, put_ba
     looking.start()
     with closing(looking):
         server.kill()
+        # Longer than any look that the server has still answered.
+        wait_until(lambda: asked_for(looking.snapshot) > timedelta(seconds=1))
         seen = looking.snapshot
         assert troubles(seen) == {}
+        assert not seen.is_old(seen.seen_at)
         later = seen.seen_at + timedelta(minutes=5)
         assert seen.is_old(later)
         said = status_sentence(seen, later)
@@ -121,6 +128,12 @@ def test_a_dead_server_leaves_what_was_seen(start_mongod, small_campaign, put_ba
         server.start()
         wait_until(lambda: looking.snapshot.seen_at > seen.seen_at)
     database.client.close()
+
+
+def test_a_rest_is_no_silence(small_campaign):
+    """However long the thread rests after a slow look, the database is not said to be away."""
+    seen = seen_now(small_campaign.store, small_campaign.connection)
+    assert not seen.is_old(seen.seen_at + timedelta(hours=1))
 
 
 def test_before_the_first_answer_the_page_says_so():
