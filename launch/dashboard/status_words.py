@@ -40,7 +40,8 @@ def status_sentence(snapshot: Snapshot, now: datetime) -> str:
 
 def _stage(said: dict[str, object]) -> str:
     if said["finished"]:
-        return "finished"
+        # A user has asked for them; what they give is learnt when they are done.
+        return "finished; failed steps run once more" if said["running"] else "finished"
     if said["round"] is None:
         return "generating prototypes"
     stage = str(said["stage"]).replace("_", " ")
