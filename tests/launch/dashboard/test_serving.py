@@ -195,6 +195,39 @@ def test_it_ends_when_it_is_asked_to(small_campaign, open_dashboard, tmp_path, n
             pass
 
 
+def test_it_answers_and_ends_also_while_the_database_is_away(
+    small_campaign, start_mongod, open_dashboard, tmp_path
+):
+    server, name = start_mongod(), "away"
+    source = small_campaign.connection.database
+    with pymongo.MongoClient(server.uri()) as client:
+        for collection in source.list_collection_names():
+            if documents := list(source[collection].find()):
+                client[name][collection].insert_many(documents)
+    directory = tmp_path / "away"
+    directory.mkdir()
+    text = (small_campaign.directory / "hullscreen.toml").read_text().partition("[database]")[0]
+    (directory / "hullscreen.toml").write_text(
+        f'{text}[database]\nuri = "{server.uri()}"\nname = "{name}"\n'
+    )
+    errors = tmp_path / "errors"
+    with open_dashboard(directory, errors=errors) as dashboard, contextlib.ExitStack() as stack:
+        cookie = dashboard.log_in()
+        server.kill()
+        # As many as want to wait for it; the page does not.
+        for _ in range(2 * serving.THREADS):
+            connection = socket.create_connection(("127.0.0.1", dashboard.port))
+            stack.enter_context(connection)
+            connection.sendall(
+                b"GET /campaigns/cu-pd/log?structure=0 HTTP/1.1\r\n"
+                + f"Host: 127.0.0.1:{dashboard.port}\r\nCookie: {cookie}\r\n\r\n".encode()
+            )
+        assert dashboard.ask("/")[0] == 200
+        assert status_line(dashboard)
+        assert dashboard.end(signal.SIGTERM) == 0
+    assert "Traceback" not in errors.read_text()
+
+
 # Databases
 
 
