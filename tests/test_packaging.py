@@ -126,7 +126,7 @@ def test_the_wheel_holds_the_folders_and_nothing_else(wheel):
         f"hullscreen/{path.relative_to(ROOT).as_posix()}"
         for folder in ("potentials", "dft_adapters", "database", "workflows", "launch")
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".toml", ".json", ".yaml"}
+        if path.suffix in {".py", ".toml", ".json", ".yaml", ".js", ".css"}
         or path.name in {"py.typed", "README.md"}
     }
     assert {name for name in names if ".dist-info/" not in name} == sources
