@@ -227,6 +227,8 @@ class Known:
 
 SCREEN_1, SCREEN_2 = "MTP of screen 1", "MTP of screen 2"
 SINGLE_POINT, DFT_RELAXED = "DFT single point", "DFT, relaxed"
+# Why a screen drops most structures.
+TOO_FAR = "too far above the hull of its stage"
 ENERGY_SOURCES = (SCREEN_1, SCREEN_2, SINGLE_POINT, DFT_RELAXED)
 
 

@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 from pymongo import InsertOne, UpdateOne
+from pymongo.errors import OperationFailure
 
 from hullscreen.database.collections import (
-    BY_CHEMSYS,
-    BY_FORMULA,
-    BY_HEIGHT,
     BY_INDEX,
     BY_ORDER,
     BY_OUTCOME,
-    BY_SPACE_GROUP,
-    BY_STABILITY,
+    NO_SUCH_INDEX,
     Collections,
     Query,
     ascending,
@@ -36,6 +33,7 @@ from hullscreen.database.documents import (
     unpack,
     unpack_species,
 )
+from hullscreen.database.structure_indexes import index_for
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 
 LAST_STAGE = 3
@@ -47,15 +45,6 @@ READ_AT_ONCE = 10_000
 # What is known of energies, and what only a hull of DFT relaxations tells.
 KNOWN_FIELDS = tuple(entry.name for entry in fields_of(Known))
 HULL_FIELDS = ("is_stable", "decomposes_to", "symmetry", "volume", "density")
-# Indexes in order of the height, by the field of a query for which they are.
-IN_ORDER_OF_HEIGHT = {
-    "is_stable": BY_STABILITY,
-    "symmetry.number": BY_SPACE_GROUP,
-    "formula_pretty": BY_FORMULA,
-    "chemsys": BY_CHEMSYS,
-}
-# Of fields that few structures may match MongoDB chooses the index, and may sort what it finds.
-SELECTIVE = {"prototype", "relaxed.outcome", "relaxed.highest_grade", "dropped.stage", "index"}
 BATCH_FIELDS = [
     "index",
     "counts",
@@ -212,13 +201,23 @@ class StructureQueries(Collections):
     ) -> list[dict[str, Any]]:
         """Plain fields of structures that match, the smallest values of ``sort`` first."""
         full = {"campaign": self.name, **query}
-        if isinstance(query.get("index"), int):
-            # One structure has no order.
-            return self._find("structures", full, fields, along=BY_INDEX)
-        along: Sequence[str] = ()
-        if [name.removeprefix("-") for name in sort][:1] == ["energy_above_hull"]:
-            along = _by_height(query)
-        return self._find("structures", full, fields, sort=sort, limit=limit, along=along)
+        # One structure has no order.
+        order = [] if isinstance(query.get("index"), int) else sort
+        along = index_for(query, order)
+        return self._find("structures", full, fields, sort=order, limit=limit, along=along)
+
+    def number_of(self, query: Query) -> int:
+        """Number of structures that match, counted along an index that suits the query."""
+        full = {"campaign": self.name, **query}
+        hint = ascending(index_for(query)) or None
+        count = self._database.structures.count_documents
+        try:
+            return self._retry(lambda: count(full, hint=hint) if hint else count(full))
+        except OperationFailure as error:
+            if hint is None or error.code != NO_SUCH_INDEX:
+                raise
+            # A copy may lack it, and a user who may only read cannot make it.
+            return self._retry(lambda: count(full))
 
     def save_relaxed(self, results: Mapping[int, Relaxed]) -> None:
         """Store relaxations by structure index, unless a newer potential's is there.
@@ -350,14 +349,6 @@ class StructureQueries(Collections):
             "$unset": dict.fromkeys(HULL_FIELDS, ""),
         }
         self._update("structures", query, change)
-
-
-def _by_height(query: Query) -> Sequence[str]:
-    """Index that gives structures in order of their height, and those that match first."""
-    for field, along in IN_ORDER_OF_HEIGHT.items():
-        if field in query:
-            return along
-    return () if query.keys() & SELECTIVE else BY_HEIGHT
 
 
 def _batch(documents: Sequence[Mapping[str, Any]], geometry: str) -> StructureBatch:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hullscreen.launch.result_tables import print_table, result_console
+from hullscreen.launch.result_tables import print_table, printable, result_console
 
 # Short forms for the table; the JSON has the whole words.
 SOURCES = {
@@ -51,6 +51,9 @@ def csv_text(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """A cell: a text without what a terminal would obey, lists and tables as JSON."""
+    if isinstance(value, str):
+        return "\n".join(map(printable, value.split("\n")))
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 

@@ -22,7 +22,7 @@ def dft_states(store: CampaignStore) -> dict[int, str]:
     if last is not None and last.purpose == "final":
         states |= dict.fromkeys(last.final_indices, WAITING)
     query = {"stage": FINAL_STAGE, "final": {"$exists": True}}
-    done = list(store.documents(query, ["final.state", "final.key"]))
+    done = store.search(query, ["index", "final.state", "final.key"], sort=["index"])
     relaxed = store.dft_states([document["final"].get("key", "") for document in done])
     for document in done:
         final = document["final"]

@@ -30,7 +30,8 @@ def publish_hull(store: CampaignStore) -> int:
     How many documents were changed.
     """
     query = {"stage": 3, "final": {"$exists": True}}
-    before = {document["index"]: document for document in store.documents(query, PUBLISHED)}
+    found = store.search(query, ["index", *PUBLISHED], sort=["index"])
+    before = {document["index"]: document for document in found}
     if not before:
         return 0
     wanted = _wanted(store, before)
@@ -39,10 +40,14 @@ def publish_hull(store: CampaignStore) -> int:
         for index, values in wanted.items()
         if any(before[index].get(name) != value for name, value in values.items())
     }
-    gone = [i for i, known in before.items() if "is_stable" in known and i not in wanted]
+    gone = [i for i, known in before.items() if _is_published(known) and i not in wanted]
     store.set_fields(changed)
     store.set_fields({index: {} for index in gone}, remove=PUBLISHED)
     return len(changed) + len(gone)
+
+
+def _is_published(known: Mapping[str, Any]) -> bool:
+    return "is_stable" in known or known.get("energy_from") == DFT_RELAXED
 
 
 def _wanted(

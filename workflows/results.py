@@ -239,7 +239,10 @@ def final_hull(store: CampaignStore) -> HullResult:
         ),
         n_labels_failed=sum(r.kind == SINGLE_POINT for r in store.failed_dft()),
         n_labels_quarantined=len(store.quarantined_dft(store.selected_keys())),
-        n_unconverged=store.count(**{"dropped.reason": UNCONVERGED}),
+        n_unconverged=store.count(
+            # With the stages, so that the index of reasons leads to these.
+            **{"dropped.stage": {"$in": [1, 2]}, "dropped.reason": UNCONVERGED}
+        ),
         entries=entries,
         hull=hull,
     )

@@ -13,6 +13,7 @@ from ase import Atoms
 from hullscreen.database.documents import (
     SCREEN_1,
     SCREEN_2,
+    TOO_FAR,
     DFTDocument,
     Geometry,
     Known,
@@ -28,7 +29,6 @@ from hullscreen.workflows.hull import convex_hull
 from hullscreen.workflows.labelled import labelled_structures
 from hullscreen.workflows.screening import USUAL_SAMPLE, ErrorEstimate, estimate_errors
 
-TOO_FAR = "too far above the hull of its stage"
 UNCONVERGED = "its relaxation ended without convergence"
 CONVERGED = {"relaxed.outcome": "converged"}
 # Whose energies those of a stage are.

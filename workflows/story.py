@@ -85,7 +85,7 @@ def _told(store: CampaignStore, index: int, document: Mapping[str, Any]) -> Plai
         "stage": _stage(document.get("stage")),
         **{name: _number(document.get(name)) for name in (*KNOWN, "volume", "density")},
         "energy_from": _text(document.get("energy_from")),
-        "symmetry": _plain(document.get("symmetry")),
+        "symmetry": _plain(_table(document.get("symmetry"))) or None,
         "relaxations": _relaxations(store, document),
         "single_points": [_single_point(one, results.get(one.key)) for one in asked],
         "dropped": _dropped(store, document),
@@ -214,7 +214,7 @@ def _place(store: CampaignStore, document: Mapping[str, Any]) -> Plain | None:
         "is_stable": stable,
         "finished": bool(store.campaign()["finished"]),
         "energy_above_hull": _number(document.get("energy_above_hull")),
-        "decomposes_to": _plain(document.get("decomposes_to")),
+        "decomposes_to": _products(document.get("decomposes_to")),
     }
     return place | (place_of_stable(store, document) if stable else {})
 
@@ -237,6 +237,20 @@ def _text(value: Any) -> str:
 
 def _stage(value: Any) -> str:
     return STAGES.get(value, "") if isinstance(value, int) else ""
+
+
+def _products(value: Any) -> list[Plain]:
+    """Phases with their shares, of those that are complete."""
+    listed = [_table(one) for one in value] if isinstance(value, list) else []
+    told = [
+        {
+            "structure_index": _number(one.get("structure_index")),
+            "formula": _text(one.get("formula")),
+            "amount": _number(one.get("amount")),
+        }
+        for one in listed
+    ]
+    return [one for one in told if None not in one.values()]
 
 
 def _plain(value: Any) -> Any:

@@ -13,12 +13,13 @@ from pymatgen.core import Composition
 from pymatgen.symmetry.groups import sg_symbol_from_int_number
 
 from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.documents import TOO_FAR
 from hullscreen.database.structure_queries import RELAXED_STAGES
 from hullscreen.potentials.errors import InputError
 from hullscreen.workflows.campaign import FINAL_STAGE
 from hullscreen.workflows.job_states import dft_states
 from hullscreen.workflows.refinement import FAILED, QUARANTINED, TOO_HIGH, TWIN, TWIN_OF_FAILED
-from hullscreen.workflows.rounds import TOO_FAR, UNCONVERGED
+from hullscreen.workflows.rounds import UNCONVERGED
 
 N_SPACE_GROUPS = 230
 KEPT = "kept"
@@ -31,6 +32,8 @@ REASONS = {
     "quarantined": [QUARANTINED],
     "twin": [TWIN, TWIN_OF_FAILED],
 }
+# Those for which a screen drops what it has relaxed.
+BY_POTENTIAL = {"height", "unconverged", "twin"}
 DROPPING_STAGES = (*RELAXED_STAGES, FINAL_STAGE)
 Query = dict[str, Any]
 
@@ -140,6 +143,9 @@ def query_of(store: CampaignStore, wanted: Wanted) -> Query:
     elif wanted.dropped is not None:
         query["dropped.stage"] = {"$in": list(DROPPING_STAGES)}
         query["dropped.reason"] = {"$in": REASONS[wanted.dropped]}
+        if wanted.stage in RELAXED_STAGES and wanted.dropped in BY_POTENTIAL:
+            # What a screen drops has come no further: its index alone is enough.
+            query["dropped.stage"] = query.pop("stage")
     return query
 
 
@@ -219,6 +225,8 @@ def _plain(symbol: str) -> str:
 
 def _prototype(store: CampaignStore, text: str) -> str | Query:
     """The prototype of this name; if none has it, those with these letters in their names."""
-    if store.count(prototype=text):
+    if "\0" in text:
+        raise InputError(f"{text!r} is no name of a prototype: names hold no null character")
+    if store.number_of({"prototype": text}):
         return text
     return {"$regex": re.escape(text)}

@@ -10,6 +10,7 @@ from typing import Any
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.collections import LOWEST_INDEXED_GRADE
 from hullscreen.database.documents import DFT_RELAXED
+from hullscreen.database.structure_queries import HULL_FIELDS
 from hullscreen.potentials.errors import InputError
 from hullscreen.workflows.hull_entries import Entry
 from hullscreen.workflows.job_states import dft_states
@@ -176,12 +177,17 @@ def _by_height(
         if index in by_index and _is_within(entry.energy_above_hull, wanted)
     ]
     documents = relaxed[: limit or None]
+    if wanted.stable_only:
+        return documents, len(relaxed)
     others = {**query, "$nor": [{"index": {"$in": list(entries)}}]} if entries else query
     parts = _in_parts(others, wanted, "energy_above_hull")
     documents += _read(store, parts, limit - len(documents) if limit else None)
-    known = wanted.has_height or wanted.stable_only
-    total = store.count(**(parts[0][0] if known else others))
-    return documents, len(relaxed) + total
+    if not limit or len(documents) < limit:
+        return documents, len(documents)
+    # DFT-relaxed ones among them: without exceptions an index is enough to count.
+    if wanted.has_height:
+        query = {**query, "energy_above_hull": wanted.heights}
+    return documents, store.number_of(query)
 
 
 def _within(query: Query, entries: Mapping[int, Entry]) -> Query:
@@ -205,7 +211,9 @@ def _sorted(
     if wanted.has_height:
         query = {**query, "energy_above_hull": wanted.heights}
     documents = _read(store, _in_parts(query, wanted, path), limit or None)
-    return documents, store.count(**query)
+    if not limit or len(documents) < limit:
+        return documents, len(documents)
+    return documents, store.number_of(query)
 
 
 def _in_parts(query: Query, wanted: Wanted, path: str) -> list[tuple[Query, list[str]]]:
@@ -219,6 +227,13 @@ def _in_parts(query: Query, wanted: Wanted, path: str) -> list[tuple[Query, list
         return [(query, order)]
     by_height = field == "energy_above_hull"
     there: Query = wanted.heights if by_height else {"$ne": None}
+    if field.partition(".")[0] in HULL_FIELDS:
+        # So that the index of those that DFT has relaxed serves.
+        relaxed = {"is_stable": {"$in": [True, False]}, **query}
+        return [
+            ({**relaxed, field: _both(query.get(field), there)}, order),
+            ({**query, field: None}, ["index"]),
+        ]
     if path == FALLING_GRADE and field not in query:
         # High grades have an index.
         return [

@@ -6,15 +6,27 @@ the number of its structure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from hullscreen.launch.dashboard.hull_data import lowest_stable
+from hullscreen.launch.dashboard.hull_parts import (
+    bin_markers,
+    by_composition,
+    coloured_points,
+    columns_of,
+    is_pure,
+    label_of,
+    outwards,
+    parted,
+    place_in,
+    place_in_binary,
+    points_of,
+    said_numbers,
+    tie_lines,
+)
 from hullscreen.launch.dashboard.theme import Theme, escaped, layout
-from hullscreen.launch.hull_pictures import with_subscripts
-from hullscreen.potentials.structures import FloatArray
 
 TRIANGLE = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 0.75**0.5]])
 TETRAHEDRON = np.array(
@@ -22,14 +34,9 @@ TETRAHEDRON = np.array(
 )
 # Of the elements' symbols from the corners of the triangle, pixels.
 OF_CORNERS = ((-16, -12), (16, -12), (0, 16))
-# Bins of a few structures and of thousands are all to be seen: diameters in pixels.
-SMALLEST_BIN, LARGEST_BIN = 3.0, 13.0
-# Higher than this above the hull, one colour, meV/atom.
-COLOUR_LIMIT = 100.0
 
 Figure = dict[str, Any]
 Plain = Mapping[str, Any]
-Entry = dict[str, Any]
 
 
 def hull_figure(hull: Plain, theme: Theme) -> Figure:
@@ -47,7 +54,7 @@ def hull_figure(hull: Plain, theme: Theme) -> Figure:
 def _binary(hull: Plain, theme: Theme) -> Figure:
     first, second = hull["elements"]
     entries, background = hull["entries"], hull["background"]
-    stable, others = _parted(entries)
+    stable, others = parted(entries)
     corners = sorted({place for edge in hull["edges"] for place in edge})
     line = sorted((entries[place]["fractions"][1], entries[place]) for place in corners)
     data = [
@@ -57,8 +64,8 @@ def _binary(hull: Plain, theme: Theme) -> Figure:
             "name": "relaxed by the potential",
             "x": [fractions[1] for fractions in background["fractions"]],
             "y": [1e3 * energy for energy in background["energies"]],
-            "text": _numbers(background["numbers"]),
-            "marker": _binned(background["numbers"], theme),
+            "text": said_numbers(background["numbers"]),
+            "marker": bin_markers(background["numbers"], theme),
             "hovertemplate": "%{text}<br>about %{y:.0f} meV/atom<extra></extra>",
         },
         {
@@ -71,13 +78,13 @@ def _binary(hull: Plain, theme: Theme) -> Figure:
             "hoverinfo": "skip",
             "showlegend": False,
         },
-        _points(others, theme, hull, stable=False) | _place_in_binary(others),
-        _points(stable, theme, hull, stable=True)
-        | _place_in_binary(stable)
+        points_of(others, theme, hull, stable=False) | place_in_binary(others),
+        points_of(stable, theme, hull, stable=True)
+        | place_in_binary(stable)
         | {
             "mode": "markers+text",
             "cliponaxis": False,
-            "text": [_label(entry) for entry in stable],
+            "text": [label_of(entry) for entry in stable],
             "textposition": "bottom center",
         },
     ]
@@ -100,11 +107,11 @@ def _binary(hull: Plain, theme: Theme) -> Figure:
 
 def _ternary(hull: Plain, theme: Theme) -> Figure:
     entries, background = hull["entries"], hull["background"]
-    stable, others = _parted(entries)
-    spread = _by_composition(background)
-    x, y = _columns([place for place, _ in spread], TRIANGLE)
+    stable, others = parted(entries)
+    spread = by_composition(background)
+    x, y = columns_of([place for place, _ in spread], TRIANGLE)
     numbers = [n for _, n in spread]
-    outline = _columns([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], TRIANGLE)
+    outline = columns_of([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], TRIANGLE)
     data = [
         {
             "type": "scatter",
@@ -121,19 +128,19 @@ def _ternary(hull: Plain, theme: Theme) -> Figure:
             "name": "relaxed by the potential",
             "x": x,
             "y": y,
-            "text": _numbers(numbers),
-            "marker": _binned(numbers, theme),
+            "text": said_numbers(numbers),
+            "marker": bin_markers(numbers, theme),
             "hovertemplate": "%{text}<extra></extra>",
         },
-        _tie_lines(hull, theme, TRIANGLE),
-        _coloured(others, theme, hull) | _place_in(others, TRIANGLE),
-        _points(stable, theme, hull, stable=True)
-        | _place_in(stable, TRIANGLE)
+        tie_lines(hull, theme, TRIANGLE),
+        coloured_points(others, theme, hull) | place_in(others, TRIANGLE),
+        points_of(stable, theme, hull, stable=True)
+        | place_in(stable, TRIANGLE)
         | {
             "mode": "markers+text",
             "cliponaxis": False,
-            "text": ["" if _is_pure(entry) else _label(entry) for entry in stable],
-            "textposition": [_outwards(entry["fractions"]) for entry in stable],
+            "text": ["" if is_pure(entry) else label_of(entry) for entry in stable],
+            "textposition": [outwards(entry["fractions"]) for entry in stable],
         },
     ]
     corners = [
@@ -162,10 +169,10 @@ def _ternary(hull: Plain, theme: Theme) -> Figure:
 
 def _quaternary(hull: Plain, theme: Theme) -> Figure:
     entries = hull["entries"]
-    stable, others = _parted(entries)
+    stable, others = parted(entries)
     corners = {i for facet in hull["facets"] for i in facet}
     order = sorted(corners)
-    places = _columns([entries[i]["fractions"] for i in order], TETRAHEDRON)
+    places = columns_of([entries[i]["fractions"] for i in order], TETRAHEDRON)
     number = {i: place for place, i in enumerate(order)}
     faces = sorted(
         {
@@ -180,23 +187,26 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
             **dict(zip("xyz", places, strict=True)),
             **{name: [face[k] for face in faces] for k, name in enumerate("ijk")},
             "color": theme.first,
-            "opacity": 0.06,
+            "opacity": 0.03,
             "hoverinfo": "skip",
             "name": "faces",
             "showlegend": False,
         },
-        _tie_lines(hull, theme, TETRAHEDRON),
-        _coloured(others, theme, hull) | _place_in(others, TETRAHEDRON),
-        _points(stable, theme, hull, stable=True)
-        | _place_in(stable, TETRAHEDRON)
+        tie_lines(hull, theme, TETRAHEDRON),
+        coloured_points(others, theme, hull) | place_in(others, TETRAHEDRON),
+        points_of(stable, theme, hull, stable=True)
+        | place_in(stable, TETRAHEDRON)
         | {
             "mode": "markers+text",
-            "text": [_label(entry) for entry in stable],
+            "text": [label_of(entry) for entry in stable],
             "textposition": "top center",
         },
     ]
     for trace in data[1:]:
         trace["type"] = "scatter3d"
+        if "marker" in trace:
+            # WebGL draws markers about twice as large as SVG does.
+            trace["marker"]["size"] /= 2
     axis = {"visible": False, "showspikes": False}
     return {
         "data": data,
@@ -207,148 +217,13 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
                 "yaxis": axis,
                 "zaxis": axis,
                 "aspectmode": "data",
-                "camera": {"eye": {"x": 0.4, "y": -1.6, "z": 0.5}},
+                "camera": {
+                    "eye": {"x": 0.45, "y": -1.75, "z": 0.45},
+                    "center": {"x": 0.0, "y": 0.0, "z": -0.08},
+                },
             },
             margin={"l": 0, "r": 0, "t": 0, "b": 0},
             # A picture that a viewer has turned stays so when it is brought up to date.
             uirevision="hull",
         ),
     }
-
-
-def _parted(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """The lowest entry of each stable composition, and all others."""
-    stable = lowest_stable(entries)
-    chosen = {entry["index"] for entry in stable}
-    return stable, [entry for entry in entries if entry["index"] not in chosen]
-
-
-def _points(entries: Sequence[Plain], theme: Theme, hull: Plain, *, stable: bool) -> Figure:
-    """Entries of one kind; colour and shape both tell which."""
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": f"{hull['energies']}, {'on' if stable else 'above'} the hull",
-        "customdata": [entry["index"] for entry in entries],
-        "hovertext": [_hover(entry) for entry in entries],
-        "hoverinfo": "text",
-        "marker": {
-            "color": theme.first if stable else theme.second,
-            "symbol": "circle" if stable else "diamond-open",
-            "size": 11 if stable else 8,
-            "line": {"color": theme.paper if stable else theme.second, "width": 1.5},
-        },
-    }
-
-
-def _coloured(entries: Sequence[Plain], theme: Theme, hull: Plain) -> Figure:
-    """Entries above the hull, whose height only a colour can tell; the nearest on top."""
-    points = _points(entries, theme, hull, stable=False)
-    points["marker"] = {
-        "color": [1e3 * entry["above"] for entry in entries],
-        "colorscale": [list(step) for step in theme.scale],
-        "cmin": 0.0,
-        "cmax": min(max((1e3 * entry["above"] for entry in entries), default=1.0), COLOUR_LIMIT)
-        or 1.0,
-        "symbol": "diamond",
-        "size": 7,
-        "line": {"color": theme.faint, "width": 0.5},
-        "colorbar": {
-            "title": {"text": "above the hull (meV/atom)", "side": "bottom"},
-            "orientation": "h",
-            "y": 0,
-            "yanchor": "top",
-            "thickness": 10,
-            "len": 0.6,
-            "outlinewidth": 0,
-            "nticks": 5,
-        },
-    }
-    return points
-
-
-def _tie_lines(hull: Plain, theme: Theme, corners: FloatArray) -> Figure:
-    """Tie lines as one trace: gaps between them are None."""
-    entries = hull["entries"]
-    axes = "xyz"[: corners.shape[1]]
-    lines: dict[str, list[float | None]] = {axis: [] for axis in axes}
-    for start, end in hull["edges"]:
-        ends = _columns([entries[start]["fractions"], entries[end]["fractions"]], corners)
-        for axis, values in zip(axes, ends, strict=True):
-            lines[axis] += [*values, None]
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "tie lines",
-        **lines,
-        "line": {"color": theme.first, "width": 1.5 if len(axes) == 2 else 3},
-        "hoverinfo": "skip",
-    }
-
-
-def _place_in_binary(entries: Sequence[Plain]) -> Figure:
-    return {
-        "x": [entry["fractions"][1] for entry in entries],
-        "y": [round(1e3 * entry["formation_energy"], 3) for entry in entries],
-    }
-
-
-def _place_in(entries: Sequence[Plain], corners: FloatArray) -> Figure:
-    columns = _columns([entry["fractions"] for entry in entries], corners)
-    return dict(zip("xyz", columns, strict=False))
-
-
-def _columns(fractions: Sequence[Sequence[float]], corners: FloatArray) -> list[list[float]]:
-    """Cartesian places of compositions, one list per axis."""
-    places = np.asarray(fractions, dtype=np.float64).reshape(-1, len(corners)) @ corners
-    columns: list[list[float]] = np.round(places, 5).T.tolist()
-    return columns
-
-
-def _by_composition(background: Plain) -> list[tuple[tuple[float, ...], int]]:
-    """Number of binned structures at each composition, whatever their height."""
-    counts: dict[tuple[float, ...], int] = {}
-    for fractions, n in zip(background["fractions"], background["numbers"], strict=True):
-        counts[tuple(fractions)] = counts.get(tuple(fractions), 0) + n
-    return sorted(counts.items())
-
-
-def _binned(numbers: Sequence[int], theme: Theme) -> Figure:
-    most = max([*numbers, 10])
-    sizes = SMALLEST_BIN + (LARGEST_BIN - SMALLEST_BIN) * np.log10(
-        np.maximum(numbers, 1.0)
-    ) / np.log10(most)
-    return {
-        "size": np.round(sizes, 1).tolist(),
-        "color": theme.faint,
-        "opacity": 0.55,
-        "line": {"width": 0},
-    }
-
-
-def _numbers(numbers: Sequence[int]) -> list[str]:
-    return [f"{n:,} structure{'' if n == 1 else 's'}" for n in numbers]
-
-
-def _outwards(fractions: Sequence[float]) -> str:
-    """Where a label has room in a triangle: outside of the side that its point lies on."""
-    first, second, third = fractions
-    if min(first, third) > second:
-        return "middle left"
-    return "middle right" if min(second, third) > first else "bottom center"
-
-
-def _label(entry: Plain) -> str:
-    return escaped(with_subscripts(entry["formula"]))
-
-
-def _hover(entry: Plain) -> str:
-    return (
-        f"<b>{_label(entry)}</b> number {entry['index']}<br>{escaped(entry['prototype'])}<br>"
-        f"formation energy {1e3 * entry['formation_energy']:.1f} meV/atom<br>"
-        f"{1e3 * entry['above']:.1f} meV/atom above the hull"
-    ).replace("-", "−")
-
-
-def _is_pure(entry: Plain) -> bool:
-    return bool(max(entry["fractions"]) > 1.0 - 1e-6)

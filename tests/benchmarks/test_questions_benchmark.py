@@ -16,6 +16,7 @@ from hullscreen.database import structures_of
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, connect
 from hullscreen.database.documents import (
+    TOO_FAR,
     CampaignDocument,
     DFTDocument,
     Geometry,
@@ -29,7 +30,7 @@ from hullscreen.launch.command_line import main
 from hullscreen.launch.settings import from_tables
 from hullscreen.workflows.publishing import publish_hull
 from hullscreen.workflows.refinement import TWIN
-from hullscreen.workflows.rounds import TOO_FAR, UNCONVERGED
+from hullscreen.workflows.rounds import UNCONVERGED
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 

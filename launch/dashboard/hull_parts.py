@@ -1,0 +1,166 @@
+"""What all pictures of a hull are made of: entries, bins, tie lines, and the words beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hullscreen.launch.dashboard.hull_data import lowest_stable
+from hullscreen.launch.dashboard.theme import Theme, escaped
+from hullscreen.launch.hull_pictures import with_subscripts
+from hullscreen.potentials.structures import FloatArray
+
+# Bins of a few structures and of thousands are all to be seen: diameters in pixels.
+SMALLEST_BIN, LARGEST_BIN = 3.0, 13.0
+# Higher than this above the hull, one colour, meV/atom.
+COLOUR_LIMIT = 100.0
+
+Figure = dict[str, Any]
+Plain = Mapping[str, Any]
+Entry = dict[str, Any]
+
+
+def parted(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """The lowest entry of each stable composition, and all others."""
+    stable = lowest_stable(entries)
+    chosen = {entry["index"] for entry in stable}
+    return stable, [entry for entry in entries if entry["index"] not in chosen]
+
+
+def points_of(entries: Sequence[Plain], theme: Theme, hull: Plain, *, stable: bool) -> Figure:
+    """Entries of one kind; colour and shape both tell which."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"{hull['energies']}, {'on' if stable else 'above'} the hull",
+        "customdata": [entry["index"] for entry in entries],
+        "hovertext": [_hover(entry) for entry in entries],
+        "hoverinfo": "text",
+        "marker": {
+            "color": theme.first if stable else theme.second,
+            "symbol": "circle" if stable else "diamond-open",
+            "size": 11 if stable else 8,
+            "line": {"color": theme.paper if stable else theme.second, "width": 1.5},
+        },
+    }
+
+
+def coloured_points(entries: Sequence[Plain], theme: Theme, hull: Plain) -> Figure:
+    """Entries above the hull, whose height only a colour can tell; the nearest on top."""
+    points = points_of(entries, theme, hull, stable=False)
+    points["marker"] = {
+        "color": [1e3 * entry["above"] for entry in entries],
+        "colorscale": [list(step) for step in theme.scale],
+        "cmin": 0.0,
+        "cmax": min(max((1e3 * entry["above"] for entry in entries), default=1.0), COLOUR_LIMIT)
+        or 1.0,
+        "symbol": "diamond",
+        "size": 7,
+        "line": {"color": theme.faint, "width": 0.5},
+        "colorbar": {
+            "title": {"text": "above the hull (meV/atom)", "side": "bottom"},
+            "orientation": "h",
+            "y": 0,
+            "yanchor": "top",
+            "thickness": 10,
+            "len": 0.6,
+            "outlinewidth": 0,
+            "nticks": 5,
+        },
+    }
+    return points
+
+
+def tie_lines(hull: Plain, theme: Theme, corners: FloatArray) -> Figure:
+    """Tie lines as one trace: gaps between them are None."""
+    entries = hull["entries"]
+    axes = "xyz"[: corners.shape[1]]
+    lines: dict[str, list[float | None]] = {axis: [] for axis in axes}
+    for start, end in hull["edges"]:
+        ends = columns_of([entries[start]["fractions"], entries[end]["fractions"]], corners)
+        for axis, values in zip(axes, ends, strict=True):
+            lines[axis] += [*values, None]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "tie lines",
+        **lines,
+        "line": {"color": theme.first, "width": 1.5 if len(axes) == 2 else 2},
+        "hoverinfo": "skip",
+    }
+
+
+def place_in_binary(entries: Sequence[Plain]) -> Figure:
+    """Coordinates of entries: fraction of the second element, and meV/atom."""
+    return {
+        "x": [entry["fractions"][1] for entry in entries],
+        "y": [round(1e3 * entry["formation_energy"], 3) for entry in entries],
+    }
+
+
+def place_in(entries: Sequence[Plain], corners: FloatArray) -> Figure:
+    """Coordinates of entries in a simplex with these corners."""
+    columns = columns_of([entry["fractions"] for entry in entries], corners)
+    return dict(zip("xyz", columns, strict=False))
+
+
+def columns_of(fractions: Sequence[Sequence[float]], corners: FloatArray) -> list[list[float]]:
+    """Cartesian places of compositions, one list per axis."""
+    places = np.asarray(fractions, dtype=np.float64).reshape(-1, len(corners)) @ corners
+    columns: list[list[float]] = np.round(places, 5).T.tolist()
+    return columns
+
+
+def by_composition(background: Plain) -> list[tuple[tuple[float, ...], int]]:
+    """Number of binned structures at each composition, whatever their height."""
+    counts: dict[tuple[float, ...], int] = {}
+    for fractions, n in zip(background["fractions"], background["numbers"], strict=True):
+        counts[tuple(fractions)] = counts.get(tuple(fractions), 0) + n
+    return sorted(counts.items())
+
+
+def bin_markers(numbers: Sequence[int], theme: Theme) -> Figure:
+    """Markers that grow with the number of structures in a bin."""
+    most = max([*numbers, 10])
+    sizes = SMALLEST_BIN + (LARGEST_BIN - SMALLEST_BIN) * np.log10(
+        np.maximum(numbers, 1.0)
+    ) / np.log10(most)
+    return {
+        "size": np.round(sizes, 1).tolist(),
+        "color": theme.faint,
+        "opacity": 0.55,
+        "line": {"width": 0},
+    }
+
+
+def said_numbers(numbers: Sequence[int]) -> list[str]:
+    """Numbers of structures in words."""
+    return [f"{n:,} structure{'' if n == 1 else 's'}" for n in numbers]
+
+
+def outwards(fractions: Sequence[float]) -> str:
+    """Where a label has room in a triangle: outside of the side that its point lies on."""
+    first, second, third = fractions
+    if min(first, third) > second:
+        return "middle left"
+    return "middle right" if min(second, third) > first else "bottom center"
+
+
+def label_of(entry: Plain) -> str:
+    """An entry's formula, as it is printed and harmless."""
+    return escaped(with_subscripts(entry["formula"]))
+
+
+def _hover(entry: Plain) -> str:
+    return (
+        f"<b>{label_of(entry)}</b> number {entry['index']}<br>{escaped(entry['prototype'])}<br>"
+        f"formation energy {1e3 * entry['formation_energy']:.1f} meV/atom<br>"
+        f"{1e3 * entry['above']:.1f} meV/atom above the hull"
+    ).replace("-", "−")
+
+
+def is_pure(entry: Plain) -> bool:
+    """Whether an entry is an element."""
+    return bool(max(entry["fractions"]) > 1.0 - 1e-6)
