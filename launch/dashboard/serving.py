@@ -34,6 +34,7 @@ AT_ONCE = 4
 CONNECTIONS = 500
 SILENT_S = 20
 LOOK_FOR_SILENT_S = 5
+END_PATIENCE_S = 2
 LARGEST_HEADERS = 32 * 1024
 ONLY_SHOWS = (
     "this dashboard only shows; one that was started with `hullscreen dashboard --allow-actions` "
@@ -124,10 +125,15 @@ def add_endpoints(server: Flask, sessions: Mapping[str, Session], *, allow_actio
 
 
 def serve(server: Flask, opened: socket.socket) -> None:
-    """Answer until this process is asked to end by Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Answer until this process is asked to end by Ctrl-C or SIGTERM; asked again, it ends at once.
+
+    Notes
+    -----
+    The server has a thread of its own: an exception that a signal raises in the middle of its work
+    may be caught there, and the signal lost.
+    """
     # It would say on the terminal that somebody waits for a moment, or left early.
-    logging.getLogger("waitress").setLevel(logging.ERROR)
+    logging.getLogger("waitress").setLevel(logging.CRITICAL)
     waiting: Any = create_server(
         server,
         sockets=[opened],
@@ -143,11 +149,24 @@ def serve(server: Flask, opened: socket.socket) -> None:
         # No name of a program or its version.
         ident=None,
     )
-    try:
-        # Returns at KeyboardInterrupt, when its threads have ended.
-        waiting.run()
-    finally:
-        waiting.close()
+    asked_to_end = threading.Event()
+
+    def answer() -> None:
+        try:
+            waiting.run()
+        finally:
+            asked_to_end.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, lambda *_: asked_to_end.set())
+    threading.Thread(target=answer, name="dashboard", daemon=True).start()
+    asked_to_end.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    # What waits for a database that is away is left behind.
+    waiting.task_dispatcher.shutdown(timeout=END_PATIENCE_S)
 
 
 @contextmanager
