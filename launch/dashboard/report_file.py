@@ -21,6 +21,7 @@ from hullscreen.launch.dashboard.structure_data import structure_data, structure
 from hullscreen.launch.dashboard.theme import THEMES
 from hullscreen.launch.hull_pictures import with_subscripts
 from hullscreen.potentials.errors import HullscreenError
+from hullscreen.workflows.provenance import provenance
 
 FOLDER = Path(__file__).parent
 TITLES = {
@@ -38,15 +39,8 @@ POLICY = (
 )
 
 
-def report_html(
-    store: CampaignStore, connection: Connection, origin: Mapping[str, Any] | None = None
-) -> str:
-    """A campaign as one HTML document, finished or not.
-
-    Parameters
-    ----------
-    origin
-        Where it comes from, such as settings and versions; shown as it is.
+def report_html(store: CampaignStore, connection: Connection) -> str:
+    """A campaign as one HTML document, finished or not, with its provenance.
 
     Raises
     ------
@@ -84,7 +78,7 @@ def report_html(
             _structure_panel(),
             *(_panel(name) for name in ("learning", "grades", "cpu")),
             _failures(snapshot),
-            _origin(origin),
+            _origin(provenance(store)),
             f'</main><script type="application/json" id="given">{_inert(given)}</script>',
             f"<script>{get_plotlyjs()}</script>",
             f"<script>{_text('report/report.js')}</script></body></html>",
@@ -182,9 +176,7 @@ def _table_panel(
     )
 
 
-def _origin(origin: Mapping[str, Any] | None) -> str:
-    if origin is None:
-        return ""
+def _origin(origin: Mapping[str, Any]) -> str:
     text = escape(json.dumps(origin, indent=2, ensure_ascii=False, default=str))
     return (
         '<section class="panel wide"><details><summary>Where this comes from</summary>'

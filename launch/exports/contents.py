@@ -19,6 +19,10 @@ from hullscreen.workflows.results import HullResult, final_hull
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+# Formats that show one potential or several.
+OF_POTENTIALS = ("potential", "training-set")
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is asked for; None does not matter.
@@ -111,10 +115,12 @@ def check_wanted(wanted: Wanted, name: str, *, of_hull: bool) -> None:
         "--stage": wanted.stage is not None,
         "--potential": wanted.potential is not None,
     }
-    senseless = of_potentials if of_hull else of_structures
-    for option, given in senseless.items():
-        if given:
-            what = "a potential" if of_hull else "relaxed structures"
+    senseless = {} if of_hull else dict.fromkeys(of_structures, "relaxed structures")
+    if name not in OF_POTENTIALS:
+        senseless |= dict.fromkeys(of_potentials, "a potential")
+    given = of_structures | of_potentials
+    for option, what in senseless.items():
+        if given[option]:
             raise InputError(f"{option} chooses {what}, and {name} shows none; leave it out")
 
 

@@ -96,6 +96,12 @@ FORMATS: dict[str, Format] = {
         (".pdf", ".svg", ".png"),
         text=False,
     ),
+    "report": Format(
+        "hullscreen.launch.exports.html_report:write",
+        "the campaign as one page that needs no network",
+        (".html",),
+        of_hull=False,
+    ),
     "potential": Format(
         "hullscreen.launch.exports.trained:potential_files",
         "the newest potential of each stage, for MLIP",

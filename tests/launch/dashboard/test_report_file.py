@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import plotly.graph_objects as go
 import pytest
 
+from hullscreen.launch.dashboard import report_file
 from hullscreen.launch.dashboard.figures import FIGURES
 from hullscreen.launch.dashboard.report_file import report_html
 from hullscreen.launch.dashboard.theme import THEMES
@@ -49,7 +50,9 @@ def read(text):
 @pytest.fixture(scope="module")
 def report(small_campaign):
     origin = {"seed": 0, "name": "</pre><script>alert(1)</script>"}
-    return report_html(small_campaign.store, small_campaign.connection, origin)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_file, "provenance", lambda _: origin)
+        return report_html(small_campaign.store, small_campaign.connection)
 
 
 def test_nothing_is_loaded(report):
