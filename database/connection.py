@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
-from pymongo import MongoClient
+from pymongo import MongoClient, timeout
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
@@ -29,6 +29,7 @@ __all__ = ["SERVER_AWAY", "Connection", "Silence", "connect", "open_database", "
 
 APPLICATION_NAME = "hullscreen"
 LONGEST_PAUSE_S = 2.0
+CLOSING_PATIENCE_S = 2.0
 
 Document = dict[str, Any]
 CODEC: CodecOptions[Document] = CodecOptions(
@@ -117,8 +118,14 @@ def open_database(
             server = stack.enter_context(acquire(project_directory))
             address = server.uri
         database = connect(address, name, timeout_s=timeout_s)
-        stack.callback(database.client.close)
+        stack.callback(_close, database.client)
         yield Connection(database, address, name, embedded=server is not None, server=server)
+
+
+def _close(client: MongoClient[Document]) -> None:
+    """Close a client, which tells its server so: not for long, if that is away."""
+    with timeout(CLOSING_PATIENCE_S):
+        client.close()
 
 
 def connect(uri: str, database_name: str, *, timeout_s: float = 20.0) -> Database[Document]:

@@ -3,10 +3,12 @@ import http.client
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,6 +24,7 @@ class Dashboard:
 
     process: subprocess.Popen
     address: str
+    errors: Path
 
     def __post_init__(self):
         parts = urlsplit(self.address)
@@ -50,9 +53,14 @@ class Dashboard:
         return self.cookie
 
     def end(self, number):
-        """Ask it to end; its exit code."""
+        """Ask it to end; its exit code. Where it does not, it says in its errors what it does."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=END_PATIENCE_S)
+        try:
+            return self.process.wait(timeout=END_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait()
+            raise AssertionError(self.errors.read_text()) from None
 
 
 def launched(*words, **options):
@@ -61,6 +69,8 @@ def launched(*words, **options):
         [sys.executable, "-m", "hullscreen.launch", *map(str, words)],
         env={
             **os.environ,
+            # Tells what every thread does when it is ended by SIGABRT.
+            "PYTHONFAULTHANDLER": "1",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             **options.pop("env", {}),
         },
@@ -80,7 +90,7 @@ def dashboard_of(*words, errors, env=None):
         line = process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+$", line.strip())
         assert found, (line, errors.read_text())
-        yield Dashboard(process, found[0])
+        yield Dashboard(process, found[0], errors)
     finally:
         process.kill()
         process.wait()
