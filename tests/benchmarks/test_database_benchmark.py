@@ -29,7 +29,7 @@ ATOMS = 11 if FULL else 8
 # What the plain reference stores: enough for a rate.
 PLAIN = 20_000 if FULL else 10_000
 MEGABYTE = 2**20
-# Factors by which ours may be slower than the reference, which keeps one index instead of seven
+# Factors by which ours may be slower than the reference, which keeps one index instead of a dozen
 # and documents that exist already; a busy machine needs the room.
 MOST_INSERTING, MOST_WRITING, MOST_READING = 5.0, 4.0, 1.0
 
