@@ -11,6 +11,7 @@ from pymongo.uri_parser import parse_uri
 
 from hullscreen.database.addresses import URI_VARIABLE
 from hullscreen.database.connection import Connection
+from hullscreen.database.documents import SCHEMA_VERSION
 from hullscreen.launch.command_line import main
 from hullscreen.launch.commands import db
 from hullscreen.launch.directory_lock import only_one
@@ -181,7 +182,7 @@ def test_the_status_of_a_shared_server_tells_whose_it_is(read_only, capsys, serv
     assert (code, err) == (0, "")
     name = load(read_only).database.name
     assert re.match(rf"MongoDB \d+\.\d+\.\d+ answers at localhost:{server_with_users.port}\n", out)
-    assert f"database   {name}, schema 1\n" in out
+    assert f"database   {name}, schema {SCHEMA_VERSION}\n" in out
     assert f"user       hullscreen-read@{name}, who may read\n" in out
     assert "campaigns  1\n    cu-pd  Cu-Pd  finished, last changed 20" in out
     # The other one, with the login of whoever writes.
