@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pymongo.errors import OperationFailure
+
 from hullscreen.database.collections import (
     BY_FORMULA,
     BY_ORDER,
+    NO_SUCH_INDEX,
     Collections,
     Query,
     ascending,
@@ -104,6 +107,13 @@ class Census(Collections):
         return {stage: dict(sorted(bins.items())) for stage, bins in sorted(found.items())}
 
     def _along(self, index: Sequence[str], pipeline: list[Query]) -> list[dict[str, Any]]:
-        """Result of a pipeline on the structures that goes along an index."""
+        """Result of a pipeline on the structures that goes along an index, if that is there."""
         hint = dict(ascending(index))
-        return self._retry(lambda: list(self._database.structures.aggregate(pipeline, hint=hint)))
+        aggregate = self._database.structures.aggregate
+        try:
+            return self._retry(lambda: list(aggregate(pipeline, hint=hint)))
+        except OperationFailure as error:
+            if error.code != NO_SUCH_INDEX:
+                raise
+        # A copy may lack it, and a user who may only read cannot make it.
+        return self._aggregate("structures", pipeline)

@@ -207,7 +207,8 @@ RELAXATION_FIELDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+# A decision holds one of each structure that it drops.
+@dataclass(frozen=True, slots=True)
 class Known:
     """What is known of a structure's energy, and from whom.
 

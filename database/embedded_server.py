@@ -34,10 +34,18 @@ from hullscreen.database.server_files import (
 from hullscreen.potentials.errors import DatabaseError
 
 GUARD_S = 1.0
-# An eighth of the memory, but no more than a campaign of 400,000 structures makes use of.
-MEMORY_GB = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-DEFAULT_CACHE_GB = min(MEMORY_GB / 8, 2.0)
+# What mongod asks for at least, and what a campaign of 400,000 structures makes use of.
+LEAST_CACHE_GB, MOST_CACHE_GB = 0.25, 2.0
 DEFAULT_GRACE_S = 5.0
+
+
+def usual_cache_gb(memory_gb: float) -> float:
+    """Size of the server's cache on a machine with so much memory: an eighth, within limits."""
+    return min(max(memory_gb / 8, LEAST_CACHE_GB), MOST_CACHE_GB)
+
+
+MEMORY_GB = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+DEFAULT_CACHE_GB = usual_cache_gb(MEMORY_GB)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hullscreen.launch.result_tables import print_table, printable, result_console
+from hullscreen.workflows.structure_search import STAGES
 
 # Short forms for the table; the JSON has the whole words.
 SOURCES = {
@@ -17,7 +18,6 @@ SOURCES = {
     "MTP of screen 1": "MTP 1",
     "MTP of screen 2": "MTP 2",
 }
-STAGE_NAMES = {1: "screen 1", 2: "screen 2", 3: "final"}
 
 
 def show(rows: Sequence[Mapping[str, Any]], total: int, names: Sequence[str] | None) -> None:
@@ -94,4 +94,4 @@ def _dropped(dropped: Mapping[str, Any]) -> str:
         return f"the same as number {dropped['same_as']}"
     if "outcome" in dropped:
         return f"not converged: {dropped['outcome'].replace('_', ' ')}"
-    return f"dropped, {STAGE_NAMES[dropped['stage']]}"
+    return f"dropped, {STAGES[dropped['stage']]}"

@@ -12,6 +12,7 @@ from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.potentials.errors import CompositionError
 from hullscreen.workflows.campaign import FINAL_STAGE
 from hullscreen.workflows.hull import convex_hull
+from hullscreen.workflows.output_tails import safe_line
 from hullscreen.workflows.rounds import fractions
 
 NEXT_SHOWN = 3
@@ -101,7 +102,7 @@ def _decomposition(
     products = [
         {
             "structure_index": usable[i]["index"],
-            "formula": usable[i].get("formula_pretty", ""),
+            "formula": safe_line(str(usable[i].get("formula_pretty", ""))),
             "amount": share,
         }
         for i, share in shares.items()

@@ -12,7 +12,7 @@ from typing import Any
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import DFT_RELAXED
 from hullscreen.database.structure_queries import HULL_FIELDS, KNOWN_FIELDS
-from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.errors import CampaignError, CompositionError
 from hullscreen.workflows.hull_entries import Entry
 from hullscreen.workflows.results import HullResult, final_hull
 
@@ -56,7 +56,8 @@ def _wanted(
     """What the documents should say, by index."""
     try:
         result = final_hull(store)
-    except CampaignError:
+    except (CampaignError, CompositionError):
+        # There is none, or none that can be told from rounding: no reason to lose a step's DFT.
         return {}
     return {
         entry.structure_index: _fields(result, entry, before[entry.structure_index])

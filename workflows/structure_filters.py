@@ -112,7 +112,7 @@ def query_of(store: CampaignStore, wanted: Wanted) -> Query:
     elements: list[str] = list(store.campaign()["elements"])
     query: Query = {}
     if wanted.formula is not None:
-        query["formula_pretty"] = _reduced(wanted.formula, elements)
+        query["formula_pretty"] = reduced_formula(wanted.formula, elements)
     if wanted.chemsys is not None:
         query["chemsys"] = _system(wanted.chemsys, elements)
     if wanted.nelements is not None:
@@ -162,8 +162,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"the nearest known one is {near[0]!r}" if near else "there is none"
 
 
-def _reduced(text: str, elements: Sequence[str]) -> str:
-    """A formula as the database has it.
+def reduced_formula(text: str, elements: Sequence[str]) -> str:
+    """A formula of some of these elements as the database has it.
 
     Raises
     ------
@@ -173,13 +173,15 @@ def _reduced(text: str, elements: Sequence[str]) -> str:
     try:
         composition = Composition(text)
         symbols = {str(element) for element in composition.elements}
-    except (ValueError, KeyError) as error:
+        reduced = str(composition.reduced_formula)
+    # Numbers of atoms may be infinite, brackets too deep.
+    except (ValueError, KeyError, OverflowError, RecursionError) as error:
         raise InputError(f"{text!r} is no chemical formula; expected one such as CuPd3") from error
     if not symbols or not symbols <= set(elements):
         raise InputError(
             f"{text!r} is no formula of this campaign; expected one of {', '.join(elements)}"
         )
-    return str(composition.reduced_formula)
+    return reduced
 
 
 def _system(text: str, elements: Sequence[str]) -> str:

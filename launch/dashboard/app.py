@@ -110,10 +110,14 @@ def _add_picking(app: Dash, readers: CampaignReaders) -> None:
         Output("picked", "data"),
         Input("hull", "clickData"),
         Input({"type": "pick", "index": ALL}, "n_clicks"),
+        Input("campaign-select", "value"),
         prevent_initial_call=True,
     )
-    def pick(clicked: dict[str, Any] | None, buttons: list[int | None]) -> Any:
+    def pick(clicked: dict[str, Any] | None, buttons: list[int | None], _campaign: str) -> Any:
         """The structure that a viewer chose in the picture or in the table."""
+        if ctx.triggered_id == "campaign-select":
+            # Structures of the same number have nothing to do with one another.
+            return None
         if isinstance(ctx.triggered_id, dict):
             # A table that is drawn anew has buttons that nobody has pressed.
             return ctx.triggered_id["index"] if any(buttons) else no_update

@@ -10,7 +10,7 @@ import numpy as np
 
 from hullscreen.launch.dashboard.theme import Theme, layout
 
-# Of the campaign's elements in order of first appearance; more than four never meet.
+# Of the campaign's elements, at most four: one has the same colour in all structures.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
 # Of the symbols on them, which are light in both schemes.
 ON_ATOM = "#10161c"
@@ -30,11 +30,12 @@ def crystal_figure(structure: Mapping[str, Any], theme: Theme) -> Figure:
     """
     cell = np.array(structure["cell"], dtype=np.float64)
     symbols = structure["symbols"]
-    kinds = sorted(set(symbols))
     data: list[Figure] = [_edges(cell, theme)]
     places, whose = _with_faces(cell, np.array(structure["positions"], dtype=np.float64))
-    for kind, colour in zip(kinds, COLOURS, strict=False):
+    for kind, colour in zip(structure["elements"], COLOURS, strict=False):
         mine = [place for place, i in zip(places, whose, strict=True) if symbols[i] == kind]
+        if not mine:
+            continue
         columns = np.round(np.array(mine), 4).T.tolist()
         data.append(
             {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from pymatgen.core import Composition
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.census import Census
@@ -169,8 +169,9 @@ def _background(store: CampaignStore, elements: tuple[str, ...], hull: Hull) -> 
     depth = -float(hull.formation_energies.min(initial=0.0))
     highest = max(SHOWN_DEPTHS * depth, SHOWN_AT_LEAST)
     bins = Census(store.connection, store.name).by_height(highest=highest, width=highest / BINS)
-    known = [(one, fractions_of(one.formula_pretty, elements)) for one in bins]
-    drawn = [(one, place) for one, place in known if place is not None]
+    formulas = {one.formula_pretty for one in bins}
+    places = {formula: fractions_of(formula, elements) for formula in formulas}
+    drawn = [(one, place) for one in bins if (place := places[one.formula_pretty]) is not None]
     if not drawn:
         return {"fractions": [], "energies": [], "numbers": []}
     fractions: FloatArray = np.array([place for _, place in drawn], dtype=np.float64)
@@ -189,16 +190,15 @@ def fractions_of(formula: str, elements: Sequence[str]) -> list[float] | None:
 
     Examples
     --------
-    >>> fractions_of("Cu3Pd", ["Cu", "Pd"])
-    [0.75, 0.25]
+    >>> fractions_of("Cu(NiPt)2", ["Cu", "Ni", "Pt"])
+    [0.2, 0.4, 0.4]
     """
-    parts = re.findall(r"([A-Z][a-z]?)(\d*)", formula)
-    if "".join(symbol + number for symbol, number in parts) != formula or not parts:
+    try:
+        composition = Composition(formula)
+    except (ValueError, KeyError, RecursionError):
         return None
-    counts = dict.fromkeys(elements, 0)
-    for symbol, number in parts:
-        if symbol not in counts:
-            return None
-        counts[symbol] += int(number or 1)
-    total = math.fsum(counts.values())
-    return [count / total for count in counts.values()] if total else None
+    total = composition.num_atoms
+    amounts = [float(composition[symbol]) for symbol in elements]
+    if not 0.0 < total < math.inf or not math.isclose(math.fsum(amounts), total):
+        return None
+    return [amount / total for amount in amounts]

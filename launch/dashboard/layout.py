@@ -21,7 +21,12 @@ def page(names: Sequence[str], *, allow_actions: bool) -> Any:
             dcc.Store(id="seen", data={}),
             dcc.Store(id="picked"),
             dcc.Store(id="scheme"),
-            html.Header([_heading(names), html.P(id="status-line", role="status")]),
+            html.Header(
+                [
+                    _heading(names, allow_actions=allow_actions),
+                    html.P(id="status-line", role="status"),
+                ]
+            ),
             html.Main(
                 [
                     _graph_panel("funnel", "From the pool to the hull"),
@@ -41,8 +46,7 @@ def page(names: Sequence[str], *, allow_actions: bool) -> Any:
                     _graph_panel("grades", "Extrapolation grades"),
                     _graph_panel("cpu", "Processor time"),
                     _panel("failures", "Lost and failed jobs", wide=True),
-                ],
-                className="with-actions" if allow_actions else "",
+                ]
             ),
             html.Dialog(
                 [
@@ -56,7 +60,7 @@ def page(names: Sequence[str], *, allow_actions: bool) -> Any:
     )
 
 
-def _heading(names: Sequence[str]) -> Any:
+def _heading(names: Sequence[str], *, allow_actions: bool) -> Any:
     choice = html.Label(
         [
             "campaign ",
@@ -74,7 +78,12 @@ def _heading(names: Sequence[str]) -> Any:
     )
     toggle = html.Button("light or dark", id="scheme-toggle", type="button")
     report = html.A("report as one file", id="report-link")
-    return html.Div([html.H1("hullscreen"), choice, report, toggle], className="heading")
+    # Of the campaign that is chosen.
+    actions = [
+        html.Button(action, type="button", className="action", **{"data-action": action})
+        for action in (("pause", "resume") if allow_actions else ())
+    ]
+    return html.Div([html.H1("hullscreen"), choice, *actions, report, toggle], className="heading")
 
 
 def _panel(name: str, title: str, *, wide: bool = False) -> Any:

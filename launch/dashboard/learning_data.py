@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from hullscreen.database.campaign_store import CampaignStore
@@ -72,17 +73,15 @@ def learning_curves(store: CampaignStore) -> Plain:
         {name: document.get(name) for name in CURVES} for document in store.potentials(list(CURVES))
     ]
     sigmas: list[Plain] = []
-    known = None
-    for round_ in store.rounds():
+    for before, round_ in pairwise(store.rounds()):
         sigma = round_.sigma
-        if sigma is None or sigma == known:
+        if sigma is None or sigma == before.sigma:
             continue
-        known = sigma
         sigmas.append(
             {
                 "round": round_.number,
-                # A stage begins with the estimate that closed the one before.
-                "stage": 1 if not any(one["stage"] == 1 for one in sigmas) else 2,
+                # The decision of the round before has measured it.
+                "stage": before.stage,
                 "sigma": sigma["sigma"],
                 "uncertainty": sigma["uncertainty"],
                 "n_structures": sigma["n_structures"],

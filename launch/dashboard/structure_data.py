@@ -46,8 +46,8 @@ def structure_data(store: CampaignStore, index: int) -> Plain:
     Returns
     -------
     ``index, formula, prototype, nsites``; ``state``: where the geometry comes from;
-    ``cell`` (3, 3) and ``positions`` (n_atoms, 3) in Å, ``symbols``; ``facts``: pairs of words;
-    ``story``: sentences.
+    ``cell`` (3, 3) and ``positions`` (n_atoms, 3) in Å, ``symbols``; ``elements`` of the campaign;
+    ``facts``: pairs of words; ``story``: sentences.
 
     Raises
     ------
@@ -79,6 +79,7 @@ def structure_data(store: CampaignStore, index: int) -> Plain:
         "cell": geometry.cell.tolist(),
         "positions": wrapped(geometry.cell, geometry.positions).tolist(),
         "symbols": symbols,
+        "elements": elements,
         "facts": _facts(document),
         "story": _told(store, index),
     }

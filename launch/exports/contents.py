@@ -7,13 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pymatgen.core import Composition
-
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.potentials.errors import InputError
 from hullscreen.workflows.hull_entries import Entry
 from hullscreen.workflows.provenance import provenance
 from hullscreen.workflows.results import HullResult, final_hull
+from hullscreen.workflows.structure_filters import reduced_formula
 
 # Control characters break lines, and lone surrogates are no text that can be written.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -158,7 +157,7 @@ def one_line(text: str) -> str:
 
 def _selected(hull: HullResult, wanted: Wanted) -> tuple[Entry, ...]:
     highest, index = wanted.max_energy_above_hull, wanted.structure_index
-    formula = None if wanted.formula is None else _reduced(wanted.formula, hull)
+    formula = None if wanted.formula is None else reduced_formula(wanted.formula, hull.elements)
     stable = {entry.structure_index for entry in hull.stable}
     return tuple(
         entry
@@ -168,18 +167,3 @@ def _selected(hull: HullResult, wanted: Wanted) -> tuple[Entry, ...]:
         and (formula is None or entry.formula_pretty == formula)
         and (not wanted.stable_only or entry.structure_index in stable)
     )
-
-
-def _reduced(formula: str, hull: HullResult) -> str:
-    """A formula as the database has it."""
-    try:
-        composition = Composition(formula)
-        symbols = {str(element) for element in composition.elements}
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{formula!r} is no chemical formula; expected one like CuPd3") from error
-    if not symbols or not symbols <= set(hull.elements):
-        raise InputError(
-            f"{formula!r} is no formula of this campaign; expected one of "
-            f"{', '.join(hull.elements)}"
-        )
-    return str(composition.reduced_formula)

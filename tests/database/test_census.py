@@ -89,3 +89,11 @@ def test_grades_are_counted_by_stage(census, put):
 def test_a_part_stands_for_all_grades(census, put):
     put(*(relaxed(1.0) for _ in range(40)))
     assert census.grades(every=4) == {1: {0: 40}}
+
+
+def test_without_their_indexes_the_numbers_are_the_same(census, put, mongo):
+    put({"energy_above_hull": 0.001, **relaxed(1.0)}, {"energy_above_hull": 0.05})
+    before = heights(census), census.grades()
+    assert all(before)
+    mongo.database.structures.drop_indexes()
+    assert (heights(census), census.grades()) == before

@@ -15,7 +15,14 @@ import pytest
 from pymongo import MongoClient
 
 from hullscreen.database.connection import open_database, reconnecting
-from hullscreen.database.embedded_server import acquire, embedded_uri, keep_running, status, stop
+from hullscreen.database.embedded_server import (
+    acquire,
+    embedded_uri,
+    keep_running,
+    status,
+    stop,
+    usual_cache_gb,
+)
 from hullscreen.database.server_files import ServerFiles, process_start, read_state
 from hullscreen.potentials.errors import DatabaseError
 
@@ -71,6 +78,18 @@ def test_commands_at_once_share_one_server(project, run_python, mongods_of):
     for client in clients:
         client.communicate()
         assert client.returncode == 0
+
+
+@pytest.mark.parametrize("memory_gb", [0.5, 16.0, 1024.0])
+def test_mongod_takes_the_cache_of_small_and_large_machines(project, memory_gb):
+    with (
+        acquire(project, cache_gb=usual_cache_gb(memory_gb)) as server,
+        MongoClient(server.uri) as client,
+    ):
+        statistics = client.admin.command("serverStatus")["wiredTiger"]["cache"]
+        cache_gb = statistics["maximum bytes configured"] / 2**30
+    assert cache_gb == pytest.approx(min(max(memory_gb / 8, 0.25), 2.0), rel=0.01)
+    stop(project)
 
 
 def test_ends_when_nobody_needs_it(project, wait_until, mongods_of):

@@ -162,6 +162,20 @@ def test_documents_that_make_no_sense_are_told_as_far_as_they_go(copied_campaign
     assert n_told > 50
 
 
+@pytest.mark.parametrize("index", [3, 13])
+def test_names_of_other_structures_are_harmless_too(copied_campaign, mongo, index):
+    hostile = "\x1b[31mCu"
+    mongo.database.structures.update_many(
+        {"index": {"$ne": index}}, {"$set": {"formula_pretty": hostile}}
+    )
+    for field in ("predicted_hull", "labelled_hull"):
+        change = {"$set": {f"{field}.$[].formula_pretty": hostile}}
+        mongo.database.rounds.update_many({field: {"$ne": []}}, change)
+    told = sentences(story(copied_campaign, index))
+    assert "[31mCu" in " ".join(told)
+    assert all(line.isprintable() for line in told)
+
+
 def test_documents_without_which_nothing_can_be_told_are_named(copied_campaign, mongo):
     mongo.database.selected.update_many({}, {"$unset": {"species": ""}})
     with pytest.raises(DatabaseError, match=r"structure 4 .* damaged \(KeyError: 'species'\)"):

@@ -1,4 +1,4 @@
-/* What the browser does by itself: light or dark, logs, and runs of failed jobs again. */
+/* What the browser does by itself: light or dark, logs, and what the page may change. */
 "use strict";
 
 (function () {
@@ -54,27 +54,33 @@
     }
   }
 
-  function sentence(found) {
-    return found.said || found.message || "";
-  }
-
   async function showLog(given) {
     const query = new URLSearchParams([[given.kind, given.number]]);
     const place = "/campaigns/" + encodeURIComponent(given.campaign) + "/log?" + query;
     const found = await answer(await fetch(place, { credentials: "same-origin" }));
     const title = found.title || "Log of " + given.kind + " " + given.number;
-    show(title, found.lines || [sentence(found)]);
+    show(title, found.lines || [found.message]);
   }
 
-  async function rerun(given) {
-    const place = "/campaigns/" + encodeURIComponent(given.campaign) + "/rerun";
+  async function act(title, place, asked) {
     const response = await fetch(place, {
       method: "POST",
       credentials: "same-origin",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ firework: Number(given.number) }),
+      body: JSON.stringify(asked),
     });
-    show("Run again: step " + given.number, [sentence(await answer(response))]);
+    show(title, [(await answer(response)).message]);
+  }
+
+  async function rerun(given) {
+    const place = "/campaigns/" + encodeURIComponent(given.campaign) + "/rerun";
+    await act("Run again: step " + given.number, place, { firework: Number(given.number) });
+  }
+
+  async function pauseOrResume(given) {
+    // Its address is beside that of the report of the campaign that is chosen.
+    const report = document.getElementById("report-link").href;
+    await act("Campaign: " + given.action, new URL(given.action, report), {});
   }
 
   document.addEventListener("click", function (event) {
@@ -89,6 +95,8 @@
       showLog(button.dataset).catch(unreachable);
     } else if (button.classList.contains("rerun")) {
       rerun(button.dataset).catch(unreachable);
+    } else if (button.classList.contains("action")) {
+      pauseOrResume(button.dataset).catch(unreachable);
     } else if (button.id === "log-close") {
       document.getElementById("log").close();
     }

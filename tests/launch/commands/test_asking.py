@@ -144,6 +144,7 @@ def test_fields_and_forms(found, call, directory):
         (["--fields", "formula,volum"], "no field 'formula'; the nearest known one is"),
         (["--fields", ""], "no field ''"),
         (["--csv", "--json"], "exclude one another"),
+        (["--formula", "Cu1e999"], "no chemical formula"),
         (["--chemsys", "Cu-Au"], "no chemical system of this campaign; expected some of Cu, Pd"),
         (["--chemsys", ""], "no chemical system"),
         (["--space-group", "231"], "no space group; expected a number from 1 to 230"),

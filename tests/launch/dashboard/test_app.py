@@ -149,6 +149,12 @@ def test_clicks_choose_numbers_only(client, points, chosen):
     assert answer == ({} if chosen is None else {"picked": {"data": chosen}})
 
 
+def test_another_campaign_has_no_structure_that_was_chosen_before(client):
+    clicked = {"hull.clickData": {"points": [{"customdata": 3}]}}
+    answer = ask(client, "picked.data", clicked, changed=["campaign-select.value"])
+    assert answer == {"picked": {"data": None}}
+
+
 @pytest.mark.parametrize("allow_actions", [True, False])
 def test_only_who_may_act_sees_buttons_that_do(small_campaign, mongo, allow_actions):
     from hullscreen.launch.dashboard.tables import failure_table

@@ -283,7 +283,7 @@ def test_a_failed_job_shows_its_log(shown):
 
 def test_only_showing_there_is_no_button_and_the_server_refuses(shown, campaign):
     page = shown.page
-    assert page.locator("button.rerun").count() == 0
+    assert page.locator("button.rerun, button.action").count() == 0
     number = int(page.locator("#failures button.log").first.get_attribute("data-number"))
     for action, body in (("rerun", {"firework": number}), ("pause", {}), ("resume", {})):
         asked = page.request.post(
@@ -307,6 +307,18 @@ def test_where_it_is_allowed_a_job_runs_again(chromium, dashboards, campaign):
             f"Ready to run once more: {number}", timeout=PATIENCE_MS
         )
         assert campaign.state_of(number) == "READY"
+        acting.check(dashboards[1])
+
+
+def test_where_it_is_allowed_a_campaign_pauses_and_goes_on(chromium, dashboards, campaign):
+    with visit(chromium, dashboards[1]) as acting:
+        page = acting.page
+        expect(page.locator("#report-link[href]")).to_be_attached()
+        for action, sentence, paused in (("pause", "Paused", True), ("resume", "Resumed", False)):
+            page.locator(f"button.action[data-action={action}]").click()
+            expect(page.locator("#log-text")).to_contain_text(sentence, timeout=PATIENCE_MS)
+            assert bool(campaign.session.store.campaign().get("paused")) is paused
+            page.locator("#log-close").click()
         acting.check(dashboards[1])
 
 

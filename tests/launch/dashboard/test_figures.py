@@ -207,7 +207,8 @@ def test_processor_time_adds_up():
 
 def crystal(positions, symbols, side=4.0):
     return {
-        "index": 7, "symbols": symbols, "cell": (side * np.eye(3)).tolist(), "positions": positions,
+        "index": 7, "symbols": symbols, "elements": ["Cu", "Pd"],
+        "cell": (side * np.eye(3)).tolist(), "positions": positions,
     }  # fmt: skip
 
 
@@ -219,4 +220,6 @@ def test_atoms_on_faces_are_drawn_on_all_of_them():
     assert (copper.name, len(copper.x)) == ("Cu", 8)
     assert (palladium.name, len(palladium.x)) == ("Pd", 1)
     assert copper.marker.color != palladium.marker.color
+    alone = valid(crystal_figure(crystal([[1, 1, 1]], ["Pd"]), THEMES["light"])).data[1]
+    assert (alone.name, alone.marker.color) == ("Pd", palladium.marker.color)
     assert figure.layout.scene.xaxis.title.text == "x (Å)"

@@ -75,15 +75,20 @@ def test_hulls_of_screening_begin_at_the_elements(mongo, tiny_history, put_back)
 @pytest.mark.parametrize(
     ("formula", "expected"),
     [
-        ("Cu3Pd", [0.75, 0.25]),
-        ("Pd", [0.0, 1.0]),
-        ("Cu12Pd36", [0.25, 0.75]),
+        ("Cu3Pd", [0.75, 0.25, 0.0]),
+        ("Pd", [0.0, 1.0, 0.0]),
+        ("Cu12Pd36", [0.25, 0.75, 0.0]),
+        # pymatgen takes out common factors of the last two of three elements.
+        ("Cu(PdAu)2", [0.2, 0.4, 0.4]),
         ("Ag", None),
+        ("CuAg", None),
+        ("Cu1e999", None),
+        ("Cu(", None),
         ("<script>", None),
         ("", None),
     ],
 )
 def test_fractions_of_a_formula(formula, expected):
-    found = fractions_of(formula, ["Cu", "Pd"])
+    found = fractions_of(formula, ["Cu", "Pd", "Au"])
     assert found == expected
     assert found is None or math.isclose(sum(found), 1.0)
