@@ -11,7 +11,9 @@ import pytest
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, connect
+from hullscreen.database.documents import RoundDocument
 from hullscreen.launch.dashboard import reader
+from hullscreen.launch.dashboard.learning_data import learning_curves
 from hullscreen.launch.dashboard.reader import (
     CampaignReader,
     CampaignReaders,
@@ -190,3 +192,22 @@ def test_malformed_documents_leave_the_other_panels(copied_campaign, mongo, coll
     assert snapshot.panels["jobs"].trouble == ""
     for name in FIGURES:
         figure_of(name, snapshot.panels[name], "light")
+
+
+def test_sigma_is_of_the_stage_that_measured_it(copied_campaign, mongo):
+    """Also where everything was screened a second time."""
+    mongo.database.rounds.delete_many({})
+    first, second = ({"sigma": s, "uncertainty": 0.001, "n_structures": 9} for s in (0.02, 0.009))
+    stages = [(1, None), (2, first), (2, first), (2, second), (3, second)]
+    for number, (stage, sigma) in enumerate([*stages, *stages]):
+        copied_campaign.insert_round(
+            RoundDocument(
+                "cu-pd", number, stage=stage, purpose="learn", potential=0, fits=False, wave=0,
+                sigma=sigma,
+            ),
+            [],
+        )  # fmt: skip
+    found = learning_curves(copied_campaign)["sigmas"]
+    assert [(one["round"], one["stage"], one["sigma"]) for one in found] == [
+        (1, 1, 0.02), (3, 2, 0.009), (6, 1, 0.02), (8, 2, 0.009),
+    ]  # fmt: skip
