@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, connect
 from hullscreen.database.documents import RoundDocument
+from hullscreen.database.structure_queries import HULL_FIELDS, KNOWN_FIELDS
 from hullscreen.launch.dashboard import reader
 from hullscreen.launch.dashboard.learning_data import learning_curves
 from hullscreen.launch.dashboard.reader import (
@@ -23,6 +25,7 @@ from hullscreen.launch.dashboard.reader import (
 )
 from hullscreen.launch.dashboard.status_words import status_sentence
 from hullscreen.potentials.errors import CampaignError, DatabaseError
+from hullscreen.workflows.results import final_hull
 
 PANELS = {"jobs", "funnel", "hull", "learning", "grades", "cpu", "failures", "stable", "quick"}
 
@@ -211,3 +214,17 @@ def test_sigma_is_of_the_stage_that_measured_it(copied_campaign, mongo):
     assert [(one["round"], one["stage"], one["sigma"]) for one in found] == [
         (1, 1, 0.02), (3, 2, 0.009), (6, 1, 0.02), (8, 2, 0.009),
     ]  # fmt: skip
+
+
+def test_a_database_of_an_earlier_version_is_shown_and_left_as_it_is(copied_campaign, mongo):
+    database = mongo.database
+    fields = (*HULL_FIELDS, *KNOWN_FIELDS, "chemsys", "relaxations", "last_updated")
+    database.structures.update_many({}, {"$unset": dict.fromkeys(fields, "")})
+    database.rounds.update_many({}, {"$unset": {"predicted_hull": "", "labelled_hull": ""}})
+    database.structures.drop_indexes()
+    database["schema"].update_one({}, {"$set": {"version": 1}}, upsert=True)
+    reading = replace(mongo, read_only=True)
+    snapshot = seen_now(CampaignStore(reading, copied_campaign.name), reading)
+    assert troubles(snapshot) == {}
+    assert len(list(database.structures.list_indexes())) == 1
+    assert len(snapshot.panels["stable"].data["rows"]) == len(final_hull(copied_campaign).stable)
