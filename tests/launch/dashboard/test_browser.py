@@ -310,16 +310,26 @@ def test_where_it_is_allowed_a_job_runs_again(chromium, dashboards, campaign):
         acting.check(dashboards[1])
 
 
-def test_where_it_is_allowed_a_campaign_pauses_and_goes_on(chromium, dashboards, campaign):
-    with visit(chromium, dashboards[1]) as acting:
+def test_where_it_is_allowed_a_campaign_pauses_and_goes_on(
+    chromium, open_dashboard, small_campaign, copied_campaign, mongo, tmp_path
+):
+    copied_campaign.set_campaign(finished=False)
+    text = (small_campaign.directory / "hullscreen.toml").read_text()
+    (tmp_path / "hullscreen.toml").write_text(
+        re.sub(r'(?m)^name = "test_.*"', f'name = "{mongo.name}"', text)
+    )
+    with (
+        open_dashboard(tmp_path, "--allow-actions", errors=tmp_path / "errors") as dashboard,
+        visit(chromium, dashboard) as acting,
+    ):
         page = acting.page
         expect(page.locator("#report-link[href]")).to_be_attached()
         for action, sentence, paused in (("pause", "Paused", True), ("resume", "Resumed", False)):
             page.locator(f"button.action[data-action={action}]").click()
-            expect(page.locator("#log-text")).to_contain_text(sentence, timeout=PATIENCE_MS)
-            assert bool(campaign.session.store.campaign().get("paused")) is paused
+            expect(page.locator("#log-text")).to_contain_text(sentence)
+            assert bool(copied_campaign.campaign().get("paused")) is paused
             page.locator("#log-close").click()
-        acting.check(dashboards[1])
+        acting.check(dashboard)
 
 
 NO_WIDER_THAN_THE_SCREEN = (

@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import pytest
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, connect
+from hullscreen.database.documents import RoundDocument
+from hullscreen.database.structure_queries import HULL_FIELDS, KNOWN_FIELDS
 from hullscreen.launch.dashboard import reader
+from hullscreen.launch.dashboard.learning_data import learning_curves
 from hullscreen.launch.dashboard.reader import (
     CampaignReader,
     CampaignReaders,
@@ -21,6 +25,7 @@ from hullscreen.launch.dashboard.reader import (
 )
 from hullscreen.launch.dashboard.status_words import status_sentence
 from hullscreen.potentials.errors import CampaignError, DatabaseError
+from hullscreen.workflows.results import final_hull
 
 PANELS = {"jobs", "funnel", "hull", "learning", "grades", "cpu", "failures", "stable", "quick"}
 
@@ -190,3 +195,36 @@ def test_malformed_documents_leave_the_other_panels(copied_campaign, mongo, coll
     assert snapshot.panels["jobs"].trouble == ""
     for name in FIGURES:
         figure_of(name, snapshot.panels[name], "light")
+
+
+def test_sigma_is_of_the_stage_that_measured_it(copied_campaign, mongo):
+    """Also where everything was screened a second time."""
+    mongo.database.rounds.delete_many({})
+    first, second = ({"sigma": s, "uncertainty": 0.001, "n_structures": 9} for s in (0.02, 0.009))
+    stages = [(1, None), (2, first), (2, first), (2, second), (3, second)]
+    for number, (stage, sigma) in enumerate([*stages, *stages]):
+        copied_campaign.insert_round(
+            RoundDocument(
+                "cu-pd", number, stage=stage, purpose="learn", potential=0, fits=False, wave=0,
+                sigma=sigma,
+            ),
+            [],
+        )  # fmt: skip
+    found = learning_curves(copied_campaign)["sigmas"]
+    assert [(one["round"], one["stage"], one["sigma"]) for one in found] == [
+        (1, 1, 0.02), (3, 2, 0.009), (6, 1, 0.02), (8, 2, 0.009),
+    ]  # fmt: skip
+
+
+def test_a_database_of_an_earlier_version_is_shown_and_left_as_it_is(copied_campaign, mongo):
+    database = mongo.database
+    fields = (*HULL_FIELDS, *KNOWN_FIELDS, "chemsys", "relaxations", "last_updated")
+    database.structures.update_many({}, {"$unset": dict.fromkeys(fields, "")})
+    database.rounds.update_many({}, {"$unset": {"predicted_hull": "", "labelled_hull": ""}})
+    database.structures.drop_indexes()
+    database["schema"].update_one({}, {"$set": {"version": 1}}, upsert=True)
+    reading = replace(mongo, read_only=True)
+    snapshot = seen_now(CampaignStore(reading, copied_campaign.name), reading)
+    assert troubles(snapshot) == {}
+    assert len(list(database.structures.list_indexes())) == 1
+    assert len(snapshot.panels["stable"].data["rows"]) == len(final_hull(copied_campaign).stable)
