@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hullscreen.launch.result_tables import print_table, printable, result_console
+from hullscreen.launch.result_tables import cell_text, print_table, result_console
 from hullscreen.workflows.structure_search import STAGES
 
 # Short forms for the table; the JSON has the whole words.
@@ -51,9 +51,9 @@ def csv_text(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A cell: a text without what a terminal would obey, lists and tables as JSON."""
+    """A cell: a text that is no more than that, lists and tables as JSON."""
     if isinstance(value, str):
-        return "\n".join(map(printable, value.split("\n")))
+        return cell_text(value)
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 

@@ -13,6 +13,8 @@ from rich.text import Text
 
 # In a file or pipe a row stays one line, however long: other programs read it.
 UNLIMITED_WIDTH = 1000
+# Spreadsheets take a cell that begins like this for a formula, and carry it out.
+FORMULA_SIGNS = ("=", "+", "-", "@")
 # Beside the separator: two blanks between columns.
 GAP = (0, 1, 0, 0)
 
@@ -72,6 +74,12 @@ def _cell(value: Any) -> str:
 def printable(text: str) -> str:
     """A text without what a terminal would obey."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def cell_text(text: str) -> str:
+    """The same for a file that a spreadsheet opens: what it would carry out is quoted."""
+    inert = "\n".join(map(printable, text.split("\n")))
+    return f"'{inert}" if inert.startswith(FORMULA_SIGNS) else inert
 
 
 def duration(seconds: float) -> str:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hullscreen.launch.exports.contents import Contents, one_line
+from hullscreen.launch.result_tables import cell_text
 from hullscreen.workflows.hull_entries import Entry
 
-# Spreadsheets take a cell that begins like this for a formula, and carry it out.
-FORMULA_SIGNS = ("=", "+", "-", "@")
 COLUMNS = (
     "structure_index",
     "formula_pretty",
@@ -57,11 +56,10 @@ def write_json(contents: Contents, path: Path) -> None:
 
 
 def _row(entry: Entry) -> list[Any]:
-    prototype = one_line(entry.prototype)
     return [
         entry.structure_index,
         entry.formula_pretty,
-        f"'{prototype}" if prototype.startswith(FORMULA_SIGNS) else prototype,
+        cell_text(one_line(entry.prototype)),
         entry.symmetry["symbol"],
         entry.symmetry["number"],
         entry.nsites,

@@ -176,7 +176,10 @@ def test_a_strange_name_stays_in_its_cell(call, copied_campaign, mongo, director
         re.sub(r'(?m)^name = "test_.*"', f'name = "{mongo.name}"', text)
     )
     _, out, _ = call("query", tmp_path, "--number", 3, "--csv", "--fields", "prototype")
-    assert list(csv.reader(io.StringIO(out))) == [["prototype"], [name.replace("\x1b", "\ufffd")]]
+    assert list(csv.reader(io.StringIO(out))) == [
+        ["prototype"],
+        [f"'{name}".replace("\x1b", "\ufffd")],
+    ]
     for words in (["query", "--number", 3], ["why", 3]):
         code, out, err = call(words[0], tmp_path, *words[1:])
         assert (code, err) == (0, "")
