@@ -151,4 +151,4 @@ def command(
     elif as_csv:
         click.echo(csv_text(names or CSV_FIELDS, rows), nl=False)
     else:
-        show(rows, found.total, names)
+        show(rows, found.total, names, None if sort is None else sort.removeprefix("-"))
