@@ -42,7 +42,7 @@ def _beginning(story: Story) -> str:
 def _relaxation(one: Story) -> str:
     known = [("round", one["potential"]), ("level", one["level"])]
     whose = ", ".join(f"{name} {value}" for name, value in known if value is not None)
-    energy = "" if one["energy_per_atom"] is None else f" at {one['energy_per_atom']:.4f} eV/atom"
+    energy = "" if one["energy_per_atom"] is None else f" at {one['energy_per_atom']:z.4f} eV/atom"
     steps = "" if one["evaluations"] is None else f" after {_evaluations(one['evaluations'])}"
     grade = one["highest_grade"]
     reached = "" if grade is None else f"; the extrapolation grade reached {grade:.2f}"
@@ -53,14 +53,16 @@ def _relaxation(one: Story) -> str:
 
 def _single_point(one: Story) -> str:
     why = PURPOSES.get(one["purpose"], f"for {one['purpose']}")
-    begun = f"Round {one['round']} asked DFT for its energy there, {why}"
+    # The first structures are labelled away from any minimum.
+    what = "the energy of a strained copy" if one["purpose"] == "seed" else "its energy there"
+    begun = f"Round {one['round']} asked DFT for {what}, {why}"
     if one["grade"] is not None:
         begun += f" (grade {one['grade']:.2f})"
     if one["state"] == "waiting":
         return f"{begun}; it is still to come."
     if one["state"] != "done" or one["energy_per_atom"] is None:
         return f"{begun}: {one['state']}, {one['reason'] or 'without a reason'}."
-    text = f"{begun}: {one['energy_per_atom']:.4f} eV/atom"
+    text = f"{begun}: {one['energy_per_atom']:z.4f} eV/atom"
     if one["predicted_energy_per_atom"] is not None:
         error = one["energy_per_atom"] - one["predicted_energy_per_atom"]
         text += f", {_mev(abs(error))} {'above' if error > 0 else 'below'} what was predicted"
@@ -111,7 +113,7 @@ def _dft_relaxation(story: Story) -> list[str]:
     if relaxation["state"] != "done" or relaxation["energy_per_atom"] is None:
         reason = relaxation["reason"] or "no reason is recorded"
         return [f"DFT could not relax it ({relaxation['state'] or 'unknown'}): {reason}."]
-    text = f"DFT relaxed it: {relaxation['energy_per_atom']:.4f} eV/atom"
+    text = f"DFT relaxed it: {relaxation['energy_per_atom']:z.4f} eV/atom"
     if relaxation.get("n_evaluations"):
         text += f" after {_evaluations(relaxation['n_evaluations'])}"
     group = (story["symmetry"] or {}).get("symbol")

@@ -61,7 +61,7 @@ def command(
     if missing:
         raise InputError(
             f"the dashboard needs {' and '.join(missing)}, which this Python does not have: "
-            "pip install 'hullscreen[dashboard]'"
+            "in a clone of hullscreen, pip install '.[dashboard]'"
         )
     from contextlib import ExitStack, closing, nullcontext
 

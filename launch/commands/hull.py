@@ -96,7 +96,7 @@ def show_hull(result: HullResult, *, everything: bool = False) -> None:
              ""],
             [
                 (e.formula_pretty, e.prototype, e.symmetry["symbol"], e.nsites,
-                 f"{1e3 * e.energy_above_hull:.3f}", e.structure_index, _tie(result, e))
+                 f"{1e3 * e.energy_above_hull:.3f}", str(e.structure_index), _tie(result, e))
                 for e in result.ties
             ],
         )  # fmt: skip
@@ -108,8 +108,8 @@ def show_hull(result: HullResult, *, everything: bool = False) -> None:
              "above hull\nmeV/atom>", "number>", "decomposes to"],
             [
                 (e.formula_pretty, e.prototype, e.symmetry["symbol"], e.nsites,
-                 f"{e.formation_energy_per_atom:.4f}", f"{1e3 * e.energy_above_hull:.2f}",
-                 e.structure_index, _products(result, e))
+                 f"{e.formation_energy_per_atom:z.4f}", f"{1e3 * e.energy_above_hull:.2f}",
+                 str(e.structure_index), _products(result, e))
                 for e in result.unstable
             ],
         )  # fmt: skip
@@ -144,10 +144,10 @@ def _rows(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
             e.prototype,
             e.symmetry["symbol"],
             e.nsites,
-            f"{e.formation_energy_per_atom:.4f}",
+            f"{e.formation_energy_per_atom:z.4f}",
             f"{1e3 * e.energy_above_hull:.2f}",
             f"{e.volume / e.nsites:.2f}",
-            e.structure_index,
+            str(e.structure_index),
         )
         for e in entries
     ]

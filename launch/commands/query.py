@@ -20,6 +20,23 @@ OUTCOMES = (
 )  # fmt: skip
 EPILOG = """
 \b
+Why structures were dropped:
+  height        too far above the hull of a screen's potential
+  unconverged   relaxations with a potential that found no minimum
+  single-point  a DFT single point lay too far above the hull for a relaxation to mend
+  failed        DFT could not compute the single point
+  quarantined   the single point cannot be right
+  twin          relaxed into the same crystal as another one
+
+\b
+Fields, in eV/atom, Å³ of the cell and g/cm³:
+  structure_index prototype formula_pretty chemsys nelements nsites composition
+  energy_per_atom formation_energy_per_atom energy_above_hull
+  energy_above_hull_from is_stable decomposes_to space_group space_group_number
+  crystal_system volume density stage outcome potential evaluations grade
+  highest_grade dropped dropped_in_round job_state last_updated
+
+\b
 Examples:
   hullscreen query cu-pd --formula CuPd --max-energy-above-hull 0.01
   hullscreen query cu-pd --number 37 --json
@@ -151,4 +168,4 @@ def command(
     elif as_csv:
         click.echo(csv_text(names or CSV_FIELDS, rows), nl=False)
     else:
-        show(rows, found.total, names)
+        show(rows, found.total, names, None if sort is None else sort.removeprefix("-"))

@@ -7,6 +7,8 @@ from typing import Any
 
 from dash import dcc, html
 
+from hullscreen.launch.dashboard.progress_figures import NOTES
+
 # Between two questions of a browser.
 REFRESH_MS = 2000
 GRAPH = {"displaylogo": False, "responsive": True, "displayModeBar": False}
@@ -42,8 +44,8 @@ def page(names: Sequence[str], *, allow_actions: bool) -> Any:
                         ],
                         className="panel wide",
                     ),
-                    _graph_panel("learning", "Learning"),
-                    _graph_panel("grades", "Extrapolation grades"),
+                    _graph_panel("learning", "Learning", NOTES["learning"]),
+                    _graph_panel("grades", "Extrapolation grades", NOTES["grades"]),
                     _graph_panel("cpu", "Processor time"),
                     _panel("failures", "Lost and failed jobs", wide=True),
                 ]

@@ -14,6 +14,13 @@ NOTHING = 0.5
 TICKS = [factor * 10.0**decade for decade in range(-6, 7) for factor in (1, 2, 5)]
 LOG: dict[str, Any] = {"type": "log", "tickvals": TICKS}
 STAGES = {"1": "screen 1", "2": "screen 2"}
+# What the pictures do not say of themselves.
+NOTES = {
+    "learning": "Lines are root mean square errors on the training set, which holds strained and "
+    "unstable structures; σ is the error for relaxed ones outside it.",
+    "grades": "Up to 1 the potential interpolates. From “select” on a structure may be labelled "
+    "with DFT; at “break” its relaxation waits for more training.",
+}
 
 Figure = dict[str, Any]
 Plain = Mapping[str, Any]
@@ -101,8 +108,8 @@ def learning_figure(curves: Plain, theme: Theme) -> Figure:
         "layout": layout(
             theme,
             xaxis={"title": {"text": "round", "standoff": 8}, "anchor": "y3", "dtick": _tick(data)},
-            yaxis=_axis(theme, "energy<br>(meV/atom)", [0.68, 1], **LOG),
-            yaxis2=_axis(theme, "forces<br>(meV/Å)", [0.34, 0.62], **LOG),
+            yaxis=_axis(theme, "energy error<br>(meV/atom)", [0.68, 1], **LOG),
+            yaxis2=_axis(theme, "force error<br>(meV/Å)", [0.34, 0.62], **LOG),
             yaxis3=_axis(theme, "training set<br>(structures)", [0, 0.28], rangemode="tozero"),
         ),
     }

@@ -15,6 +15,7 @@ from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection
 from hullscreen.launch.dashboard.crystal_figure import crystal_figure
 from hullscreen.launch.dashboard.figures import FIGURES, figure_of
+from hullscreen.launch.dashboard.progress_figures import NOTES
 from hullscreen.launch.dashboard.reader import Snapshot, seen_now
 from hullscreen.launch.dashboard.status_words import status_sentence
 from hullscreen.launch.dashboard.structure_data import structure_data, structure_facts
@@ -122,9 +123,10 @@ def _structures(store: CampaignStore, snapshot: Snapshot) -> dict[str, Any]:
 
 def _panel(name: str, more: str = "") -> str:
     height = HEIGHTS.get(name, 300)
+    note = f'<p class="note">{NOTES[name]}</p>' if name in NOTES else ""
     return (
         f'<section class="panel {more or name}"><h2>{TITLES[name]}</h2>'
-        f'<div id="{name}" style="height: {height}px"></div></section>'
+        f'<div id="{name}" style="height: {height}px"></div>{note}</section>'
     )
 
 

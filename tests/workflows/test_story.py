@@ -27,6 +27,14 @@ def stories(small_campaign):
     return {i: (story(small_campaign.store, i), one) for i, one in documents.items()}
 
 
+def test_a_first_label_is_not_said_to_be_where_the_relaxation_ended(stories):
+    seeds = [told for told, _ in stories.values() if told["single_points"] and
+             told["single_points"][0]["purpose"] == "seed"]  # fmt: skip
+    assert seeds
+    for told in seeds:
+        assert any("the energy of a strained copy" in sentence for sentence in sentences(told))
+
+
 def test_every_story_is_json_and_has_sentences(stories):
     for index, (told, document) in stories.items():
         assert json.loads(json.dumps(told, allow_nan=False)) == told

@@ -9,10 +9,11 @@ import pytest
 
 from hullscreen.launch.command_line import main
 from hullscreen.launch.commands import query as query_command
+from hullscreen.launch.query_output import show
 from hullscreen.potentials.relaxation import Outcome
 from hullscreen.workflows.job_states import STATES
 from hullscreen.workflows.structure_filters import KEPT, REASONS
-from hullscreen.workflows.structure_search import FIELDS, SORTABLE
+from hullscreen.workflows.structure_search import FIELDS, JOB_STATE, SORTABLE
 
 
 @pytest.fixture
@@ -134,6 +135,27 @@ def test_fields_and_forms(found, call, directory):
     assert set(next(csv.reader(io.StringIO(out)))) < set(FIELDS)
     _, out, _ = call("query", directory, "--table", "--fields", "formula_pretty, density")
     assert "density" in out.splitlines()[1]
+
+
+def test_a_table_shows_what_it_is_sorted_by(found, call, directory):
+    first = found("--sort", "-highest_grade")[0]
+    _, out, _ = call("query", directory, "--sort", "-highest_grade", "--limit", 1)
+    assert "highest_grade" in out
+    assert f"{first['highest_grade']:.6g}" in out
+    _, out, _ = call("query", directory, "--sort", "energy_above_hull", "--limit", 1)
+    assert "energy_above_hull" not in out, "the table has it anyway"
+
+
+def test_numbers_in_tables_can_be_typed(capsys, found):
+    row = {**found()[0], "structure_index": 12345}
+    show([row], 1, None)
+    show([row], 1, ["structure_index"])
+    assert capsys.readouterr().out.count("12345") == 2
+
+
+def test_help_names_every_field_and_reason(call):
+    _, out, _ = call("query", "--help")
+    assert {*FIELDS, JOB_STATE, *REASONS} <= set(out.split())
 
 
 @pytest.mark.parametrize(
