@@ -110,7 +110,7 @@ def _relaxations(store: CampaignStore, document: Mapping[str, Any]) -> list[Plai
         told.append(
             numbers
             | {"stage": _stage(entry.get("stage")), "outcome": _text(entry.get("outcome"))}
-            | {name: potential.get(name) for name in ("level", "n_training")}
+            | {name: _number(potential.get(name)) for name in ("level", "n_training")}
         )
     return told
 
