@@ -3,6 +3,7 @@
 import re
 from typing import TypeGuard
 
+from bson.errors import BSONError
 from pymongo.errors import (
     ConnectionFailure,
     CursorNotFound,
@@ -27,6 +28,9 @@ SERVER_AWAY = (ConnectionFailure, CursorNotFound, WriteConcernError)
 
 A write that a majority has not confirmed, as while a primary steps down, may yet be undone.
 """
+
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, BSONError)
+"""What documents bring about that lack a field, or hold something else in it than they should."""
 
 # Why a connection does not come about, in pymongo's words and in ours; the first match wins.
 CERTIFICATE = "The certificate of the MongoDB server at {host} "

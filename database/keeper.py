@@ -155,6 +155,8 @@ class Keeper:
             keeper_start=process_start(pid),
             socket=str(self.options.socket),
             version=self.options.version,
+            directory=str(self.options.files.directory),
+            inode=self.options.files.directory.stat().st_ino,
         )
 
     def run(self) -> None:

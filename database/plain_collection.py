@@ -66,7 +66,7 @@ def _database_settings(directory: Path) -> dict[str, str]:
     path = directory / SETTINGS_FILE
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}): expected the directory of a campaign"
         ) from error

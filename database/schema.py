@@ -6,7 +6,7 @@ first campaign. A database with campaigns and without it was written before ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -34,7 +34,7 @@ def stored_version(connection: Connection) -> int | None:
     if document is None and _read(connection, "campaigns", ANY_CAMPAIGN) is not None:
         # Both may just have been written, the version first.
         document = _read(connection, COLLECTION, KEY) or {"version": 0}
-    return None if document is None else int(document["version"])
+    return None if document is None else _version(connection, document)
 
 
 def check_schema(connection: Connection) -> None:
@@ -43,15 +43,26 @@ def check_schema(connection: Connection) -> None:
     Raises
     ------
     DatabaseError
-        Its schema is newer.
+        Its schema is newer, or is not told.
     """
     document = _read(connection, COLLECTION, KEY)
-    if document is not None and document["version"] > SCHEMA_VERSION:
+    if document is not None and _version(connection, document) > SCHEMA_VERSION:
         raise DatabaseError(
-            f"the database {connection.name!r} was written by hullscreen {document['hullscreen']} "
+            f"the database {connection.name!r} was written by hullscreen "
+            f"{document.get('hullscreen', 'of another version')} "
             f"(schema {document['version']}), and this one knows schemas up to {SCHEMA_VERSION}: "
             "update hullscreen; nothing was changed"
         )
+
+
+def _version(connection: Connection, document: Mapping[str, Any]) -> int:
+    version = document.get("version")
+    if type(version) is not int or version < 0:
+        raise DatabaseError(
+            f"the collection {COLLECTION!r} of the database {connection.name!r} does not say which "
+            "version of hullscreen wrote it: restore the database from a dump"
+        )
+    return version
 
 
 def ensure_schema(connection: Connection) -> None:

@@ -85,7 +85,13 @@ class ServerFiles:
 
 @dataclass(frozen=True)
 class ServerState:
-    """What a keeper says about itself; enough to tell whether it still lives."""
+    """What a keeper says about itself; enough to tell whether it still lives.
+
+    Attributes
+    ----------
+    directory, inode
+        Of the database it keeps; empty and 0 where an older keeper did not say.
+    """
 
     phase: Phase
     host: str
@@ -96,6 +102,8 @@ class ServerState:
     mongod_pid: int = 0
     version: str = ""
     reason: str = ""
+    directory: str = ""
+    inode: int = 0
 
 
 def explain_file_error(error: OSError, directory: Path) -> DatabaseError:
@@ -256,13 +264,21 @@ def keeper_lives(files: ServerFiles, state: ServerState | None) -> bool:
 
 
 def read_state(files: ServerFiles) -> ServerState | None:
-    """Last state that a keeper wrote; None if there is none or it cannot be understood."""
+    """Last state that a keeper of this directory wrote; None if none can be understood.
+
+    A directory that was copied while its server ran holds the state of the other one's keeper:
+    what is done to the copy must not reach that.
+    """
     try:
         document = json.loads(files.state.read_text(encoding="utf-8"))
         known = {field.name for field in fields(ServerState)}
-        return ServerState(**{key: value for key, value in document.items() if key in known})
+        state = ServerState(**{key: value for key, value in document.items() if key in known})
+        inode = files.directory.stat().st_ino
     except (OSError, ValueError, TypeError, AttributeError):
         return None
+    # A directory that was renamed keeps its inode; not every file system's inodes last.
+    own = state.directory in ("", str(files.directory)) or state.inode in (0, inode)
+    return state if own else None
 
 
 def write_state(files: ServerFiles, state: ServerState) -> None:

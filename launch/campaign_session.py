@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,13 +11,16 @@ from pathlib import Path
 from hullscreen.database.addresses import URI_VARIABLE, host_of
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, open_database
+from hullscreen.database.failures import DAMAGED
 from hullscreen.database.schema import check_schema
 from hullscreen.launch.launchpad_file import given_uri, other_server
 from hullscreen.launch.settings import Settings, load, with_database_uri
-from hullscreen.potentials.errors import CampaignError
+from hullscreen.potentials.errors import CampaignError, DatabaseError, HullscreenError
+from hullscreen.workflows.output_tails import safe_line
 
 # Where the embedded server keeps its data; without it no campaign of the directory was started.
 EMBEDDED_DATA = Path("database", "data")
+LONGEST_DAMAGE = 200
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,34 @@ def open_started(directory: Path, database_uri: str | None = None) -> Iterator[S
     ------
     CampaignError
         It was not; no server is started in a directory that has no data.
+    DatabaseError
+        The database holds what no campaign writes, and whoever reads it cannot go on.
     """
     settings = with_database_uri(load(directory), database_uri)
     uri = given_uri(settings.database, directory)
     if uri is None and not (directory / EMBEDDED_DATA).is_dir():
         raise _not_started(directory, settings, uri)
-    with open_session(directory, database_uri) as session:
+    with _damage_told(settings), open_session(directory, database_uri) as session:
         if session.store.find_campaign() is None:
             raise _not_started(directory, settings, uri)
         yield session
+
+
+@contextmanager
+def _damage_told(settings: Settings) -> Iterator[None]:
+    """Say in a sentence that documents are not as they should be, whatever stumbles over them."""
+    try:
+        yield
+    except (HullscreenError, UnicodeError):
+        raise
+    except DAMAGED as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what = safe_line(f"{type(error).__name__}: {error}")[:LONGEST_DAMAGE]
+        raise DatabaseError(
+            f"the database {settings.database.name!r} holds something unexpected about campaign "
+            f"{settings.campaign.name!r} ({what}; {Path(last.filename).name}, line {last.lineno}): "
+            "restore it from a dump, or report this if nobody has changed its documents"
+        ) from error
 
 
 def only_reading(session: Session) -> Session:

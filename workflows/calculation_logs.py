@@ -32,6 +32,20 @@ TRACE = "action.stored_data._exception._stacktrace"
 LINES_SHOWN = 15
 
 
+def no_such_structure(store: CampaignStore, index: int) -> InputError:
+    """What to say of a number that no structure of the pool has."""
+    n_structures = store.count()
+    if not n_structures:
+        return InputError(
+            f"campaign {store.name!r} has no structures yet, so none has the number {index}; see "
+            "`hullscreen status`"
+        )
+    return InputError(
+        f"expected a structure of campaign {store.name!r}, numbers 0 to {n_structures - 1}, "
+        f"got {index}"
+    )
+
+
 def structure_log(
     store: CampaignStore, index: int, *, n_lines: int = LINES_SHOWN, root: Path | None = None
 ) -> dict[str, Any]:
@@ -66,10 +80,7 @@ def structure_log(
         {"index": index}, [*fields, *(f"relaxed.{name}" for name in relaxed)], sort=[]
     )
     if not found:
-        raise InputError(
-            f"expected a structure of campaign {store.name!r}, numbers 0 to {store.count() - 1}, "
-            f"got {index}"
-        )
+        raise no_such_structure(store, index)
     structure = found[0]
     results = results_of_structures(store.connection, store.name, [index])
     evaluations = [one for one in results if _is_evaluation(one)]

@@ -12,6 +12,7 @@ from typing import Any
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import DFT_RELAXED, RELAXATION_FIELDS, DFTDocument, Selected
 from hullscreen.potentials.errors import DatabaseError, InputError
+from hullscreen.workflows.calculation_logs import no_such_structure
 from hullscreen.workflows.campaign import FINAL_STAGE
 from hullscreen.workflows.competitors import competitors_below, place_of_stable
 from hullscreen.workflows.output_tails import safe_line
@@ -56,10 +57,7 @@ def story(store: CampaignStore, index: int) -> Plain:
     """
     found = store.search({"index": index}, READ, sort=[])
     if not found:
-        raise InputError(
-            f"expected a structure of campaign {store.name!r}, numbers 0 to {store.count() - 1}, "
-            f"got {index}"
-        )
+        raise no_such_structure(store, index)
     try:
         return _told(store, index, found[0])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -110,7 +108,7 @@ def _relaxations(store: CampaignStore, document: Mapping[str, Any]) -> list[Plai
         told.append(
             numbers
             | {"stage": _stage(entry.get("stage")), "outcome": _text(entry.get("outcome"))}
-            | {name: potential.get(name) for name in ("level", "n_training")}
+            | {name: _number(potential.get(name)) for name in ("level", "n_training")}
         )
     return told
 

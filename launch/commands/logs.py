@@ -66,10 +66,10 @@ def command(
             log = firework_log(session.store, firework, n_lines=lines)
         else:
             raise InputError("expected either the number of a structure or --firework ID")
-    if as_json:
-        click.echo(json.dumps(log))
-        return
-    _show(log, verbose=verbose)
+        if as_json:
+            click.echo(json.dumps(log))
+        else:
+            _show(log, verbose=verbose)
 
 
 def _show(log: dict[str, Any], *, verbose: bool) -> None:

@@ -48,10 +48,10 @@ def command(*, directory: Path, database_uri: str | None, as_json: bool) -> None
     with open_started(directory, database_uri) as session:
         intervals = working_intervals(session.connection, session.store.name)
         report = campaign_report(session.store, intervals)
-    if as_json:
-        click.echo(json.dumps(report))
-        return
-    _show(report)
+        if as_json:
+            click.echo(json.dumps(report))
+        else:
+            _show(report)
 
 
 def _show(report: dict[str, Any]) -> None:

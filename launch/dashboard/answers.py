@@ -28,6 +28,7 @@ STATUS = (
 # What code that expects a page of ours makes of other shapes of its requests.
 SHAPES = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 CALLBACKS = "/_dash-update-component"
+NOT_OF_THE_PAGE = "the request is none that the dashboard's page makes"
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def _of_others(error: Exception) -> Response:
     if is_known(error) or isinstance(error, SERVER_AWAY):
         return _of_ours(explain(error, ""))
     if request.path == CALLBACKS and isinstance(error, SHAPES):
-        return answer(400, "the request is none that the dashboard's page makes")
+        return answer(400, NOT_OF_THE_PAGE)
     # Not the query, which may hold a token.
     logger.error("%s failed: %s: %s", request.path, type(error).__name__, redact(str(error)))
     return answer(500, "the dashboard could not answer this; its terminal says more")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_update
+from dash.exceptions import CallbackException, DependencyException
 
 from hullscreen.launch.dashboard import layout, tables
+from hullscreen.launch.dashboard.actions import LARGEST_NUMBER
+from hullscreen.launch.dashboard.answers import NOT_OF_THE_PAGE, answer
 from hullscreen.launch.dashboard.crystal_figure import crystal_figure
 from hullscreen.launch.dashboard.figures import FIGURES, figure_of
 from hullscreen.launch.dashboard.reader import CampaignReader, CampaignReaders, Panel, Snapshot
@@ -44,6 +47,9 @@ def make_app(readers: CampaignReaders, *, allow_actions: bool) -> Dash:
         suppress_callback_exceptions=True,
     )
     app.layout = layout.page(readers.names, allow_actions=allow_actions)
+    # Requests that the page does not make; what Dash says of them is for its programmers.
+    app.server.register_error_handler(CallbackException, lambda _: answer(400, NOT_OF_THE_PAGE))
+    app.server.register_error_handler(DependencyException, lambda _: answer(404, "not found"))
     _add_refresh(app, readers, allow_actions=allow_actions)
     _add_picking(app, readers)
     app.clientside_callback(
@@ -120,10 +126,11 @@ def _add_picking(app: Dash, readers: CampaignReaders) -> None:
             return None
         if isinstance(ctx.triggered_id, dict):
             # A table that is drawn anew has buttons that nobody has pressed.
-            return ctx.triggered_id["index"] if any(buttons) else no_update
-        points = (clicked or {}).get("points", [])
-        chosen = points[0].get("customdata") if points else None
-        return chosen if isinstance(chosen, int) else no_update
+            chosen = ctx.triggered_id["index"] if any(buttons) else None
+        else:
+            points = (clicked or {}).get("points", [])
+            chosen = points[0].get("customdata") if points else None
+        return chosen if _is_index(chosen) else no_update
 
     @app.callback(
         Output("structure", "figure"),
@@ -143,7 +150,7 @@ def _add_picking(app: Dash, readers: CampaignReaders) -> None:
         reader = readers.by_name.get(campaign) or readers.by_name[readers.names[0]]
         if ctx.triggered_id == "seen" and title != "Structure":
             return no_update, no_update, no_update
-        index = picked if isinstance(picked, int) else _most_stable(reader.snapshot)
+        index = picked if _is_index(picked) else _most_stable(reader.snapshot)
         if index is None:
             return message("no structure is chosen yet", theme), "", "Structure"
         try:
@@ -156,6 +163,11 @@ def _add_picking(app: Dash, readers: CampaignReaders) -> None:
             tables.structure_story(structure),
             f"{words}, structure {index}",
         )
+
+
+def _is_index(value: Any) -> TypeGuard[int]:
+    """Whether a browser sent the number of a structure, perhaps of none that there is."""
+    return type(value) is int and 0 <= value <= LARGEST_NUMBER
 
 
 def _read_structure(reader: CampaignReader, index: int) -> dict[str, Any]:

@@ -93,8 +93,13 @@ def _text(path: str) -> str:
 
 
 def _inert(value: Any) -> str:
-    """JSON inside HTML: no text of the database can end the element that it stands in."""
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+    """JSON inside HTML: no text of the database can end the element that it stands in.
+
+    What is no JSON would leave every picture blank: numbers that are not finite become null, and
+    other values of the database texts.
+    """
+    plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+    return json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _status(snapshot: Snapshot) -> str:

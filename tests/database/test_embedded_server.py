@@ -127,6 +127,27 @@ def test_client_that_comes_while_it_stops_gets_a_server(project):
         time.sleep(0.12 * step)
 
 
+def test_a_directory_copied_while_its_server_runs_has_a_server_of_its_own(project, server):
+    copied = project.with_name("copied")
+    shutil.copytree(project, copied)
+    shutil.rmtree(copied / "database" / "data")
+    assert not status(copied).running
+    with MongoClient(server.uri) as one:
+        one["test"]["numbers"].insert_one({"written": "to the first"})
+        with acquire(copied, cache_gb=0.25, grace_s=0.5) as other, MongoClient(other.uri) as two:
+            assert other.uri != server.uri
+            assert two["test"]["numbers"].count_documents({}) == 0
+        assert stop(copied)
+        assert one["test"]["numbers"].count_documents({}) == 1
+    assert status(project).running
+
+
+def test_a_directory_renamed_while_its_server_runs_keeps_the_server(project, server):
+    renamed = project.rename(project.with_name("renamed"))
+    assert status(renamed).uri == server.uri
+    renamed.rename(project)
+
+
 def write_while(project, disturb, n_writes=400):
     """Write numbers one by one, disturb after a tenth of them, and return what is stored."""
     with open_database(project) as connection:

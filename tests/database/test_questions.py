@@ -146,3 +146,5 @@ def test_plain_access_needs_a_campaign(tmp_path):
         with pytest.raises(InputError, match=sentence), structures_of(tmp_path):
             pass
     assert not (tmp_path / "database").exists()
+    with pytest.raises(InputError, match="expected the directory"), structures_of("cu\0pd"):
+        pass

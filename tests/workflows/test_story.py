@@ -9,6 +9,7 @@ import pytest
 
 from hullscreen.launch.story_text import sentences
 from hullscreen.potentials.errors import DatabaseError, InputError
+from hullscreen.workflows.calculation_logs import structure_log
 from hullscreen.workflows.results import final_hull
 from hullscreen.workflows.story import story
 
@@ -143,6 +144,13 @@ def test_before_anything_happened(copied_campaign, mongo):
 def test_a_number_that_no_structure_has(small_campaign):
     with pytest.raises(InputError, match="numbers 0 to 22, got 23"):
         story(small_campaign.store, 23)
+
+
+def test_a_number_before_there_are_structures(copied_campaign, mongo):
+    mongo.database["structures"].delete_many({})
+    for ask in (story, structure_log):
+        with pytest.raises(InputError, match="no structures yet, so none has the number 3"):
+            ask(copied_campaign, 3)
 
 
 SENSELESS = (None, "<script>\x1b[31m\n", -1.5, math.nan, [None, 3], {"a": 1})

@@ -1,6 +1,7 @@
 """The report is one file: it loads nothing, and holds what the page shows."""
 
 import json
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import plotly.graph_objects as go
@@ -103,6 +104,18 @@ def test_a_hostile_campaign_has_a_report(copied_campaign, mongo):
     text = report_html(copied_campaign, mongo)
     assert "<script>alert(1)" not in text
     json.loads(read(text).texts["given"])
+
+
+def test_numbers_that_are_none_leave_the_pictures(copied_campaign, mongo):
+    potentials = mongo.database["potentials"]
+    potentials.update_many({}, {"$set": {"n_training": float("nan"), "force_rmse": float("inf")}})
+    potentials.update_one({}, {"$set": {"n_training": datetime(9999, 12, 31, tzinfo=UTC)}})
+
+    def refuse(constant):
+        raise AssertionError(f"a browser reads no {constant}")
+
+    given = read(report_html(copied_campaign, mongo)).texts["given"]
+    assert set(json.loads(given, parse_constant=refuse)["figures"]) == set(FIGURES)
 
 
 def test_a_campaign_that_has_just_begun_has_a_report(make_campaign, mongo):
