@@ -18,7 +18,7 @@ from hullscreen.launch.dashboard.hull_parts import (
     columns_of,
     is_pure,
     label_of,
-    outwards,
+    labels_outside,
     parted,
     place_in,
     place_in_binary,
@@ -134,15 +134,9 @@ def _ternary(hull: Plain, theme: Theme) -> Figure:
         },
         tie_lines(hull, theme, TRIANGLE),
         coloured_points(others, theme, hull) | place_in(others, TRIANGLE),
-        points_of(stable, theme, hull, stable=True)
-        | place_in(stable, TRIANGLE)
-        | {
-            "mode": "markers+text",
-            "cliponaxis": False,
-            "text": ["" if is_pure(entry) else label_of(entry) for entry in stable],
-            "textposition": [outwards(entry["fractions"]) for entry in stable],
-        },
+        points_of(stable, theme, hull, stable=True) | place_in(stable, TRIANGLE),
     ]
+    compounds = [entry for entry in stable if not is_pure(entry)]
     corners = [
         {
             "x": float(corner[0]),
@@ -161,7 +155,7 @@ def _ternary(hull: Plain, theme: Theme) -> Figure:
             theme,
             xaxis={"visible": False, "range": [-0.13, 1.13]},
             yaxis={"visible": False, "range": [-0.1, 0.98], "scaleanchor": "x"},
-            annotations=corners,
+            annotations=[*corners, *labels_outside(compounds, TRIANGLE, theme)],
             hovermode="closest",
         ),
     }

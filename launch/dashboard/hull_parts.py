@@ -16,6 +16,17 @@ from hullscreen.potentials.structures import FloatArray
 SMALLEST_BIN, LARGEST_BIN = 3.0, 13.0
 # Higher than this above the hull, one colour, meV/atom.
 COLOUR_LIMIT = 100.0
+# Of a triangle whose sides are one long: from a point to its label, and the least distances of
+# labels beside and above each other.
+LABEL_DISTANCE = 0.06
+LABEL_GAPS = (0.16, 0.055)
+# Of each side of a triangle: the axis along which labels make room, where they lie, and which end
+# of a label is next to its point.
+SIDES = {
+    "left": (1, (-LABEL_DISTANCE, 0.0), "right"),
+    "right": (1, (LABEL_DISTANCE, 0.0), "left"),
+    "below": (0, (0.0, -LABEL_DISTANCE), "center"),
+}
 
 Figure = dict[str, Any]
 Plain = Mapping[str, Any]
@@ -140,12 +151,46 @@ def said_numbers(numbers: Sequence[int]) -> list[str]:
     return [f"{n:,} structure{'' if n == 1 else 's'}" for n in numbers]
 
 
-def outwards(fractions: Sequence[float]) -> str:
-    """Where a label has room in a triangle: outside of the side that its point lies on."""
+def labels_outside(entries: Sequence[Plain], corners: FloatArray, theme: Theme) -> list[Figure]:
+    """Annotations with the formulas of entries, outside of the side of the triangle they lie on.
+
+    Where they would cover each other they are moved along that side; a line leads to the point.
+    """
+    x, y = columns_of([entry["fractions"] for entry in entries], corners)
+    sides: dict[str, list[int]] = {"left": [], "right": [], "below": []}
+    for i, entry in enumerate(entries):
+        sides[_side(entry["fractions"])].append(i)
+    labels = []
+    for side, (along, towards, anchor) in SIDES.items():
+        free = -np.inf
+        for i in sorted(sides[side], key=lambda i: (x, y)[along][i]):
+            place = [x[i] + towards[0], y[i] + towards[1]]
+            place[along] = free = max(place[along], free + LABEL_GAPS[along])
+            labels.append(
+                {
+                    "x": x[i],
+                    "y": y[i],
+                    "ax": round(place[0], 5),
+                    "ay": round(place[1], 5),
+                    "axref": "x",
+                    "ayref": "y",
+                    "text": label_of(entries[i]),
+                    "xanchor": anchor,
+                    "arrowhead": 0,
+                    "arrowwidth": 1,
+                    "arrowcolor": theme.faint,
+                    "standoff": 5,
+                    "captureevents": False,
+                }
+            )
+    return labels
+
+
+def _side(fractions: Sequence[float]) -> str:
     first, second, third = fractions
     if min(first, third) > second:
-        return "middle left"
-    return "middle right" if min(second, third) > first else "bottom center"
+        return "left"
+    return "right" if min(second, third) > first else "below"
 
 
 def label_of(entry: Plain) -> str:

@@ -43,7 +43,7 @@ def funnel_figure(levels: Sequence[Plain], theme: Theme) -> Figure:
                 ],
                 "hovertext": [_why(level) for level in levels],
                 "hoverinfo": "text",
-                "textposition": "outside",
+                "textposition": "auto",
                 "cliponaxis": False,
                 "marker": {"color": theme.first},
             }
@@ -241,7 +241,7 @@ def cpu_figure(parts: Sequence[Plain], theme: Theme) -> Figure:
                 "text": [
                     f"{duration(part['seconds'])} ({part['seconds'] / total:.0%})" for part in parts
                 ],
-                "textposition": "outside",
+                "textposition": "auto",
                 "cliponaxis": False,
                 "hoverinfo": "text",
                 "marker": {"color": theme.first},
