@@ -304,19 +304,7 @@ def _draw_phases(
             zorder=1,
             label="relaxed by the potential only",
         )
-    outline = np.stack([corners[[i, j]] for i, j in pairs(len(corners))])
-    for start, end in outline:
-        axes.plot(*np.stack([start, end]).T, color=INK, linewidth=1.2, zorder=2)
-    lines = places[tie_lines(picture)]
-    for number, (start, end) in enumerate(lines):
-        axes.plot(
-            *np.stack([start, end]).T,
-            color=BLUE,
-            linewidth=line_width,
-            alpha=0.7,
-            zorder=2,
-            label="" if number else "tie line",
-        )
+    outline, lines = draw_lines(axes, picture, corners, edge_width=1.2, line_width=line_width)
     axes.scatter(
         *places[stable].T,
         s=62,
@@ -420,6 +408,38 @@ def label_phases(
 def is_pure(picture: HullPicture, entry: int) -> bool:
     """Whether an entry is an element."""
     return bool(np.max(picture.fractions[entry]) > 1.0 - FRACTION_TOLERANCE)
+
+
+def draw_lines(
+    axes: Any, picture: HullPicture, corners: FloatArray, *, edge_width: float, line_width: float
+) -> tuple[FloatArray, FloatArray]:
+    """Draw the edges of a triangle or tetrahedron and its tie lines.
+
+    Parameters
+    ----------
+    corners
+        Places of the pure elements, shape (n_elements, n_dimensions).
+    edge_width, line_width
+        In points.
+
+    Returns
+    -------
+    Ends of the edges and of the tie lines, each of shape (n_lines, 2, n_dimensions).
+    """
+    outline = np.stack([corners[[i, j]] for i, j in pairs(len(corners))])
+    for start, end in outline:
+        axes.plot(*np.stack([start, end]).T, color=INK, linewidth=edge_width, zorder=2)
+    lines: FloatArray = (np.asarray(picture.fractions) @ corners)[tie_lines(picture)]
+    for number, (start, end) in enumerate(lines):
+        axes.plot(
+            *np.stack([start, end]).T,
+            color=BLUE,
+            linewidth=line_width,
+            alpha=0.7,
+            zorder=2,
+            label="" if number else "tie line",
+        )
+    return outline, lines
 
 
 def tie_lines(picture: HullPicture) -> IndexArray:

@@ -22,11 +22,10 @@ from hullscreen.launch.hull_pictures import (
     MAP,
     PALE,
     HullPicture,
+    draw_lines,
     is_pure,
     label_phases,
     labelled,
-    pairs,
-    tie_lines,
     with_subscripts,
 )
 from hullscreen.launch.picture_labels import INK
@@ -145,19 +144,7 @@ def _draw_phases(
             *spread.T, s=2, color=GREY, linewidths=0, zorder=1, label="potential only",
             rasterized=True,
         )  # fmt: skip
-    outline = np.stack([corners[[i, j]] for i, j in pairs(len(corners))])
-    for start, end in outline:
-        axes.plot(*np.stack([start, end]).T, color=INK, linewidth=0.8, zorder=2)
-    lines = places[tie_lines(picture)]
-    for number, (start, end) in enumerate(lines):
-        axes.plot(
-            *np.stack([start, end]).T,
-            color=BLUE,
-            linewidth=line_width,
-            alpha=0.7,
-            zorder=2,
-            label="" if number else "tie line",
-        )
+    outline, lines = draw_lines(axes, picture, corners, edge_width=0.8, line_width=line_width)
     axes.scatter(
         *places[stable].T,
         s=24,
