@@ -7,25 +7,12 @@ import re
 
 import pytest
 
-from hullscreen.launch.command_line import main
 from hullscreen.launch.commands import query as query_command
 from hullscreen.launch.query_output import show
 from hullscreen.potentials.relaxation import Outcome
 from hullscreen.workflows.job_states import STATES
 from hullscreen.workflows.structure_filters import KEPT, REASONS
 from hullscreen.workflows.structure_search import FIELDS, JOB_STATE, SORTABLE
-
-
-@pytest.fixture
-def call(capsys):
-    """Function that runs a command: exit code, standard output, standard error."""
-
-    def run(*words):
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

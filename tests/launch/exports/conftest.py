@@ -2,7 +2,6 @@ import re
 
 import pytest
 
-from hullscreen.launch.command_line import main
 from hullscreen.workflows.results import final_hull
 
 # Names that break lines, quotes, tables, markup and paths, as long as somebody lets them.
@@ -11,18 +10,6 @@ HOSTILE = (
     "=1+1", "@SUM(A1)", "a=b c={1,2}", "../../etc/passwd", "nul\0byte", "T", "1 2 3", "", "   ",
     "# comment", "Ünï—cödé\u2028\x85", "data_x\nloop_\n_y", "x" * 300, "back\\slash\\n", "$HOME",
 )  # fmt: skip
-
-
-@pytest.fixture
-def call(capsys):
-    """Function that runs ``hullscreen``: exit code, standard output, standard error."""
-
-    def run(*words):
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="session")
