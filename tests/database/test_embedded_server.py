@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pymongo import MongoClient
+from pymongo import MongoClient, WriteConcern
 
 from hullscreen.database.connection import open_database, reconnecting
 from hullscreen.database.embedded_server import (
@@ -90,6 +90,17 @@ def test_mongod_takes_the_cache_of_small_and_large_machines(project, memory_gb):
         cache_gb = statistics["maximum bytes configured"] / 2**30
     assert cache_gb == pytest.approx(min(max(memory_gb / 8, 0.25), 2.0), rel=0.01)
     stop(project)
+
+
+def test_a_small_database_takes_little_room_and_keeps_a_journal(project):
+    with acquire(project, cache_gb=0.25) as server, MongoClient(server.uri) as client:
+        written = client.get_database("of", write_concern=WriteConcern(j=True)).facts
+        written.insert_one({"journalled": True})
+        log = client.admin.command("serverStatus")["wiredTiger"]["log"]
+    stop(project)
+    assert log["log bytes written"] > 0
+    room = sum(path.stat().st_blocks * 512 for path in project.rglob("*") if path.is_file())
+    assert room < 50e6, "mongod's own habit is to set 300 MB aside"
 
 
 def test_ends_when_nobody_needs_it(project, wait_until, mongods_of):
