@@ -11,8 +11,8 @@ from typing import Any
 
 from ase.data import atomic_numbers
 
-from hullscreen.database.collections import INDEXES
 from hullscreen.database.connection import Connection, reconnecting
+from hullscreen.database.indexes import INDEXES
 from hullscreen.potentials.errors import CampaignError
 
 CAMPAIGNS = "campaigns"

@@ -9,14 +9,8 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from hullscreen.database.collections import (
-    BY_FORMULA,
-    BY_ORDER,
-    NO_SUCH_INDEX,
-    Collections,
-    Query,
-    ascending,
-)
+from hullscreen.database.collections import NO_SUCH_INDEX, Collections, Query, ascending
+from hullscreen.database.indexes import BY_FORMULA, BY_ORDER
 from hullscreen.database.structure_queries import LAST_STAGE, RELAXED_STAGES
 
 # Grades are counted in so many bins per factor of ten.

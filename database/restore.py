@@ -16,17 +16,12 @@ from pymongo.database import Database
 
 from hullscreen.database.campaign_parts import CAMPAIGNS, FIREWORKS, LAUNCHES, WORKFLOWS
 from hullscreen.database.chemical_systems import add_missing_fields
-from hullscreen.database.collections import (
-    DUPLICATE_KEY,
-    INDEXES,
-    Collections,
-    bulk_write,
-    parts_of,
-)
+from hullscreen.database.collections import DUPLICATE_KEY, Collections, bulk_write, parts_of
 from hullscreen.database.connection import Connection, reconnecting
 from hullscreen.database.documents import now
 from hullscreen.database.dump import Progress
 from hullscreen.database.dump_files import Dump
+from hullscreen.database.indexes import INDEXES
 from hullscreen.database.renumbering import Shift
 from hullscreen.database.schema import ensure_schema
 from hullscreen.potentials.errors import CampaignError

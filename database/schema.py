@@ -15,9 +15,10 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from hullscreen.database.chemical_systems import add_missing_fields
-from hullscreen.database.collections import INDEXES, PARTIAL, Collections
+from hullscreen.database.collections import Collections
 from hullscreen.database.connection import Connection, reconnecting
 from hullscreen.database.documents import SCHEMA_VERSION, now
+from hullscreen.database.indexes import INDEXES, PARTIAL
 from hullscreen.potentials.errors import DatabaseError
 
 COLLECTION = "schema"

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hullscreen.database.collections import (
+from hullscreen.database.collections import Query
+from hullscreen.database.documents import TOO_FAR
+from hullscreen.database.indexes import (
     BY_CHEMSYS,
     BY_FORMULA,
     BY_GRADE,
@@ -21,9 +23,7 @@ from hullscreen.database.collections import (
     BY_SPACE_GROUP,
     BY_STABILITY,
     LOWEST_INDEXED_GRADE,
-    Query,
 )
-from hullscreen.database.documents import TOO_FAR
 
 HEIGHT = "energy_above_hull"
 LAST_STAGE = 3

@@ -13,16 +13,7 @@ import numpy as np
 from pymongo import InsertOne, UpdateOne
 from pymongo.errors import OperationFailure
 
-from hullscreen.database.collections import (
-    BY_INDEX,
-    BY_ORDER,
-    BY_OUTCOME,
-    NO_SUCH_INDEX,
-    Collections,
-    Query,
-    ascending,
-    parts_of,
-)
+from hullscreen.database.collections import NO_SUCH_INDEX, Collections, Query, ascending, parts_of
 from hullscreen.database.documents import (
     INTEGERS,
     Known,
@@ -33,6 +24,7 @@ from hullscreen.database.documents import (
     unpack,
     unpack_species,
 )
+from hullscreen.database.indexes import BY_INDEX, BY_ORDER, BY_OUTCOME
 from hullscreen.database.structure_indexes import index_for
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 

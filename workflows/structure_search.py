@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.collections import LOWEST_INDEXED_GRADE
 from hullscreen.database.documents import DFT_RELAXED
+from hullscreen.database.indexes import LOWEST_INDEXED_GRADE
 from hullscreen.database.structure_queries import HULL_FIELDS
 from hullscreen.potentials.errors import InputError
 from hullscreen.workflows.hull_entries import Entry

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.collections import INDEXES
 from hullscreen.database.documents import (
     CampaignDocument,
     DFTDocument,
@@ -18,6 +17,7 @@ from hullscreen.database.documents import (
     RoundDocument,
     Selected,
 )
+from hullscreen.database.indexes import INDEXES
 from hullscreen.potentials.errors import CampaignError
 
 

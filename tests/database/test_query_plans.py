@@ -6,8 +6,8 @@ import json
 import pytest
 from pymongo import MongoClient, monitoring
 
-from hullscreen.database.collections import BY_INDEX, INDEXES
 from hullscreen.database.connection import Connection
+from hullscreen.database.indexes import BY_INDEX, INDEXES
 
 CHANGES = ("$set", "$unset", "$inc", "$setOnInsert")
 OPERATORS = {"find", "aggregate", "findAndModify", "count", "distinct"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hullscreen.database import restore, schema
 from hullscreen.database.campaign_parts import FIREWORKS, LAUNCHES, OF_WORKERS, SHARED, WORKFLOWS
-from hullscreen.database.collections import INDEXES
+from hullscreen.database.indexes import INDEXES
 from hullscreen.launch.commands.db import command
 
 PAGE = (Path(__file__).parents[2] / "database" / "README.md").read_text(encoding="utf-8")

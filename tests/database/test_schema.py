@@ -6,8 +6,9 @@ import pytest
 from pymongo.collection import Collection
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.collections import INDEXES, ascending
+from hullscreen.database.collections import ascending
 from hullscreen.database.documents import SCHEMA_VERSION, CampaignDocument
+from hullscreen.database.indexes import INDEXES
 from hullscreen.database.schema import check_schema, ensure_schema, migrate, stored_version
 from hullscreen.potentials.errors import DatabaseError
 
