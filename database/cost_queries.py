@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain, combinations
 
 from hullscreen.database.collections import Collections, Query
-from hullscreen.database.documents import DFTDocument
+from hullscreen.database.dft_documents import DFTDocument
 
 # More say nothing new about costs.
 NEWEST = 500

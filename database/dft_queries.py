@@ -10,7 +10,7 @@ from pymongo import DESCENDING, ReplaceOne, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from hullscreen.database.collections import KEYS_AT_ONCE, Collections, Query, parts_of
-from hullscreen.database.documents import DFTDocument, ReferenceRelaxation
+from hullscreen.database.dft_documents import DFTDocument, ReferenceRelaxation
 
 QUARANTINED = "quarantined"
 BY_HAND = "by hand"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hullscreen.database.connection import Connection, reconnecting
-from hullscreen.database.documents import DFTDocument
+from hullscreen.database.dft_documents import DFTDocument
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,8 @@ from typing import Any
 from pymongo import DESCENDING, DeleteMany, ReplaceOne, UpdateOne
 
 from hullscreen.database.collections import Collections, Query
-from hullscreen.database.documents import (
-    Geometry,
-    PotentialDocument,
-    RoundDocument,
-    Selected,
-    unpack_species,
-)
+from hullscreen.database.documents import Geometry, unpack_species
+from hullscreen.database.round_documents import PotentialDocument, RoundDocument, Selected
 from hullscreen.potentials.errors import CampaignError
 
 

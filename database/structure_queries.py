@@ -19,12 +19,12 @@ from hullscreen.database.documents import (
     Known,
     Prototype,
     Relaxed,
-    RoundDocument,
     now,
     unpack,
     unpack_species,
 )
 from hullscreen.database.indexes import BY_INDEX, BY_ORDER, BY_OUTCOME
+from hullscreen.database.round_documents import RoundDocument
 from hullscreen.database.structure_indexes import index_for
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 

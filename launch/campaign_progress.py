@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hullscreen.database.documents import RoundDocument, Selected
+from hullscreen.database.round_documents import RoundDocument, Selected
 from hullscreen.launch.forecast_summary import keep_forecast, summary
 from hullscreen.launch.progress import Board
 from hullscreen.launch.worker_numbers import n_cores

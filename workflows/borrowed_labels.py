@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hullscreen.database.documents import Selected, now
+from hullscreen.database.documents import now
+from hullscreen.database.round_documents import Selected
 from hullscreen.workflows.campaign import Campaign
 
 BORROWED = "borrowed"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers
 
-from hullscreen.database.documents import ReferenceRelaxation
+from hullscreen.database.dft_documents import ReferenceRelaxation
 from hullscreen.potentials.errors import CampaignError, DFTError
 from hullscreen.potentials.structures import (
     IntArray,

@@ -9,7 +9,7 @@ from typing import Any
 
 from hullscreen.database.addresses import redact
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.documents import DFTDocument
+from hullscreen.database.dft_documents import DFTDocument
 from hullscreen.database.job_queries import (
     asked_in_span,
     asked_of_structure,

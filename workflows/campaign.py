@@ -14,13 +14,8 @@ import numpy as np
 from pymatgen.core import Composition
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.documents import (
-    CampaignDocument,
-    Geometry,
-    PotentialDocument,
-    Prototype,
-    now,
-)
+from hullscreen.database.documents import CampaignDocument, Geometry, Prototype, now
+from hullscreen.database.round_documents import PotentialDocument
 from hullscreen.database.schema import ensure_schema
 from hullscreen.dft_adapters.engine import (
     Engine,

@@ -13,13 +13,13 @@ from hullscreen.database import activity
 from hullscreen.database.activity import StepUnderWay
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection
-from hullscreen.database.documents import RoundDocument
 from hullscreen.database.launchpad_state import (
     completed_since,
     failed_fireworks,
     fireworks_by_state,
     newest_intervals,
 )
+from hullscreen.database.round_documents import RoundDocument
 from hullscreen.workflows.failure_groups import DFT, grouped
 from hullscreen.workflows.holding import is_gone
 from hullscreen.workflows.time_left import busy_seconds, calculations_left_s, steps_left_s

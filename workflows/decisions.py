@@ -17,7 +17,7 @@ import dataclasses
 
 import numpy as np
 
-from hullscreen.database.documents import RoundDocument
+from hullscreen.database.round_documents import RoundDocument
 from hullscreen.potentials.active_set import select_candidates
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.gradient_rows import energy_rows

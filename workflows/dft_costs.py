@@ -19,7 +19,7 @@ import spglib
 from ase.data import atomic_numbers
 from pymatgen.core import Element
 
-from hullscreen.database.documents import DFTDocument
+from hullscreen.database.dft_documents import DFTDocument
 from hullscreen.dft_adapters.kpoints import kpoint_grid
 from hullscreen.dft_adapters.preset_files import INITIAL_MOMENTS, is_polarised
 from hullscreen.potentials.structures import FloatArray, IntArray, Structures, join

@@ -18,8 +18,9 @@ from ase import Atoms
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import SERVER_AWAY
+from hullscreen.database.dft_documents import DFTDocument
 from hullscreen.database.dft_queries import QUARANTINED
-from hullscreen.database.documents import DFTDocument, Geometry
+from hullscreen.database.documents import Geometry
 from hullscreen.dft_adapters.engine import (
     CalculationError,
     DFTResult,

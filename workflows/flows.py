@@ -9,7 +9,7 @@ import numpy as np
 from fireworks import Firework, LaunchPad, Workflow
 
 from hullscreen.database.collections import ALREADY_THERE
-from hullscreen.database.documents import RoundDocument
+from hullscreen.database.round_documents import RoundDocument
 from hullscreen.potentials.structures import IndexArray
 from hullscreen.workflows.borrowed_labels import BORROWED
 from hullscreen.workflows.campaign import Campaign

@@ -10,7 +10,7 @@ import numpy as np
 import spglib
 from ase.data import atomic_masses, chemical_symbols
 
-from hullscreen.database.documents import DFTDocument
+from hullscreen.database.dft_documents import DFTDocument
 from hullscreen.potentials.structures import FloatArray
 from hullscreen.workflows.dft_jobs import stored_energy
 from hullscreen.workflows.symmetry import ask_spglib

@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from pymatgen.core import Composition
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.documents import DFTDocument
+from hullscreen.database.dft_documents import DFTDocument
 from hullscreen.potentials.errors import CampaignError, InputError
 
 # Of a key; shorter ones could name many results.

@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hullscreen.database.documents import DFTDocument, Selected
+from hullscreen.database.dft_documents import DFTDocument
+from hullscreen.database.round_documents import Selected
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.fit import TrainingSet
 from hullscreen.potentials.structures import FloatArray, join

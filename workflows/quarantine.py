@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hullscreen.database.dft_documents import DFTDocument
 from hullscreen.database.dft_queries import BY_HAND
-from hullscreen.database.documents import DFTDocument, RoundDocument
+from hullscreen.database.round_documents import RoundDocument
 from hullscreen.dft_adapters.model_hessian import shortest_distance
 from hullscreen.potentials.active_set import ActiveSet
 from hullscreen.potentials.fit import FitResult, TrainingSet

@@ -22,7 +22,7 @@ import numpy as np
 from ase import Atoms
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.documents import ReferenceRelaxation
+from hullscreen.database.dft_documents import ReferenceRelaxation
 from hullscreen.dft_adapters.engine import fingerprint
 from hullscreen.dft_adapters.runner import ONE_THREAD
 from hullscreen.dft_adapters.structure_key import structure_key

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from hullscreen.database.documents import Geometry, ReferenceRelaxation
+from hullscreen.database.dft_documents import ReferenceRelaxation
+from hullscreen.database.documents import Geometry
 from hullscreen.dft_adapters.engine import (
     CalculationError,
     DFTResult,

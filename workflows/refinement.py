@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hullscreen.database.documents import SINGLE_POINT, RoundDocument, Selected
+from hullscreen.database.documents import SINGLE_POINT
+from hullscreen.database.round_documents import RoundDocument, Selected
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures, join

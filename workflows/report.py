@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.documents import RoundDocument
+from hullscreen.database.round_documents import RoundDocument
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows.label_list import quarantined_rows
 from hullscreen.workflows.results import HullResult, final_hull

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from hullscreen.database.campaign_store import CampaignStore
+from hullscreen.database.dft_documents import DFTDocument
 from hullscreen.database.dft_queries import QUARANTINED
-from hullscreen.database.documents import DFTDocument
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import FloatArray
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, stored_energy

@@ -10,16 +10,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from hullscreen.database.documents import (
-    SCREEN_1,
-    SCREEN_2,
-    TOO_FAR,
-    DFTDocument,
-    Geometry,
-    Known,
-    RoundDocument,
-    Selected,
-)
+from hullscreen.database.dft_documents import DFTDocument
+from hullscreen.database.documents import SCREEN_1, SCREEN_2, TOO_FAR, Geometry, Known
+from hullscreen.database.round_documents import RoundDocument, Selected
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.moment_tensor_potential import MomentTensorPotential
 from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
@@ -46,7 +39,7 @@ class Choice:
     structures, place
         A batch, and where in it the structure is.
     grade, predicted_energy_per_atom
-        As in `hullscreen.database.documents.Selected`.
+        As in `hullscreen.database.round_documents.Selected`.
     """
 
     structure_index: int
@@ -150,7 +143,7 @@ class Predictions:
         Above the hull of ``energies``, and relative to its elements, eV/atom, shape (n,).
     corners
         The structures at the corners of the hull, with their formulas and energies; see
-        `hullscreen.database.documents.RoundDocument`.
+        `hullscreen.database.round_documents.RoundDocument`.
     """
 
     indices: IndexArray

@@ -13,12 +13,8 @@ import numpy as np
 from ase import Atoms
 
 from hullscreen.database.campaign_store import StructureBatch
-from hullscreen.database.documents import (
-    Geometry,
-    PotentialDocument,
-    Relaxed,
-    RoundDocument,
-)
+from hullscreen.database.documents import Geometry, Relaxed
+from hullscreen.database.round_documents import PotentialDocument, RoundDocument
 from hullscreen.dft_adapters.engine import CalculationError
 from hullscreen.potentials.errors import CampaignError, DFTError
 from hullscreen.potentials.fit import EV_PER_CUBIC_ANGSTROM_IN_GPA, TrainingSet

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.documents import DFT_RELAXED, RELAXATION_FIELDS, DFTDocument, Selected
+from hullscreen.database.dft_documents import DFTDocument
+from hullscreen.database.documents import DFT_RELAXED, RELAXATION_FIELDS
+from hullscreen.database.round_documents import Selected
 from hullscreen.potentials.errors import DatabaseError, InputError
 from hullscreen.workflows.calculation_logs import no_such_structure
 from hullscreen.workflows.campaign import FINAL_STAGE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hullscreen.database.documents import PotentialDocument
+from hullscreen.database.round_documents import PotentialDocument
 from hullscreen.launch.exports.contents import Contents, one_line
 from hullscreen.launch.exports.labelled_cells import with_provenance, write_cells
 from hullscreen.potentials.cfg_files import Configuration

@@ -15,8 +15,9 @@ from pymongo import ASCENDING, InsertOne, UpdateOne, WriteConcern
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, connect
-from hullscreen.database.documents import Geometry, Relaxed, RoundDocument
+from hullscreen.database.documents import Geometry, Relaxed
 from hullscreen.database.embedded_server import acquire, status, stop
+from hullscreen.database.round_documents import RoundDocument
 from hullscreen.launch.settings import from_tables
 from hullscreen.potentials.structures import Structures
 from hullscreen.workflows.campaign import Campaign, add_prototypes, register

@@ -15,17 +15,10 @@ from pymatgen.core import Composition
 from hullscreen.database import structures_of
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, connect
-from hullscreen.database.documents import (
-    TOO_FAR,
-    CampaignDocument,
-    DFTDocument,
-    Geometry,
-    Prototype,
-    Relaxed,
-    RoundDocument,
-    Selected,
-)
+from hullscreen.database.dft_documents import DFTDocument
+from hullscreen.database.documents import TOO_FAR, CampaignDocument, Geometry, Prototype, Relaxed
 from hullscreen.database.embedded_server import acquire, stop
+from hullscreen.database.round_documents import RoundDocument, Selected
 from hullscreen.launch.command_line import main
 from hullscreen.launch.settings import from_tables
 from hullscreen.workflows.publishing import publish_hull

@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.documents import (
-    CampaignDocument,
-    DFTDocument,
-    Geometry,
-    PotentialDocument,
-    Prototype,
-    ReferenceRelaxation,
-    Relaxed,
-    RoundDocument,
-    Selected,
-)
+from hullscreen.database.dft_documents import DFTDocument, ReferenceRelaxation
+from hullscreen.database.documents import CampaignDocument, Geometry, Prototype, Relaxed
 from hullscreen.database.indexes import INDEXES
+from hullscreen.database.round_documents import PotentialDocument, RoundDocument, Selected
 from hullscreen.potentials.errors import CampaignError
 
 

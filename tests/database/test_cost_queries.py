@@ -7,7 +7,8 @@ import pytest
 
 from hullscreen.database import cost_queries
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.database.documents import DFTDocument, Geometry
+from hullscreen.database.dft_documents import DFTDocument
+from hullscreen.database.documents import Geometry
 
 NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 

@@ -10,11 +10,10 @@ from bson.codec_options import CodecOptions
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hullscreen.database.dft_documents import DFTDocument, ReferenceRelaxation
 from hullscreen.database.documents import (
-    DFTDocument,
     Geometry,
     Prototype,
-    ReferenceRelaxation,
     Relaxed,
     now,
     pack_species,

@@ -15,7 +15,8 @@ from fireworks.core.rocket_launcher import launch_rocket
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, connect
-from hullscreen.database.documents import DFTDocument, Geometry, ReferenceRelaxation
+from hullscreen.database.dft_documents import DFTDocument, ReferenceRelaxation
+from hullscreen.database.documents import Geometry
 from hullscreen.launch.settings import from_tables
 from hullscreen.potentials.errors import CampaignError, CompositionError, DFTError
 from hullscreen.potentials.structures import join

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from hullscreen.database.documents import DFTDocument, Geometry
+from hullscreen.database.dft_documents import DFTDocument
+from hullscreen.database.documents import Geometry
 from hullscreen.dft_adapters.espresso_settings import settings_from_table as espresso_settings
 from hullscreen.potentials.structures import join
 from hullscreen.workflows.dft_costs import (

@@ -13,7 +13,7 @@ import pytest
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.claims import Claims
-from hullscreen.database.documents import PotentialDocument
+from hullscreen.database.round_documents import PotentialDocument
 from hullscreen.potentials.errors import ClaimLostError
 from hullscreen.workflows import holding
 

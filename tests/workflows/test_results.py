@@ -14,7 +14,8 @@ from fireworks.core.rocket_launcher import launch_rocket
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
-from hullscreen.database.documents import DFTDocument, Geometry
+from hullscreen.database.dft_documents import DFTDocument
+from hullscreen.database.documents import Geometry
 from hullscreen.database.launchpad_state import failed_fireworks, fireworks_by_state
 from hullscreen.potentials.errors import CampaignError, InputError
 from hullscreen.workflows import exports

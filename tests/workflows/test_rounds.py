@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hullscreen.database.documents import RoundDocument
+from hullscreen.database.round_documents import RoundDocument
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.structures import join
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, DFTJobs, atoms_of

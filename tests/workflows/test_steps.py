@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hullscreen.database.campaign_store import StructureBatch
-from hullscreen.database.documents import RoundDocument, now
+from hullscreen.database.documents import now
+from hullscreen.database.round_documents import RoundDocument
 from hullscreen.dft_adapters.ase_engine import ASEEngine
 from hullscreen.dft_adapters.engine import CalculationError, EngineMissingError
 from hullscreen.potentials.errors import CampaignError, DFTError

@@ -7,7 +7,7 @@ from ase import Atoms
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection
-from hullscreen.database.documents import DFTDocument
+from hullscreen.database.dft_documents import DFTDocument
 from hullscreen.dft_adapters.structure_key import structure_key
 from hullscreen.workflows.results import final_hull
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from hullscreen.database.addresses import URI_VARIABLE
-from hullscreen.database.documents import DFTDocument
+from hullscreen.database.dft_documents import DFTDocument
 from hullscreen.database.embedded_server import stop
 from hullscreen.database.server_files import process_start
 from hullscreen.launch.campaign_session import open_session

@@ -12,7 +12,7 @@ import pytest
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.connection import Connection, connect
-from hullscreen.database.documents import RoundDocument
+from hullscreen.database.round_documents import RoundDocument
 from hullscreen.database.structure_queries import HULL_FIELDS, KNOWN_FIELDS
 from hullscreen.launch.dashboard import reader
 from hullscreen.launch.dashboard.learning_data import learning_curves
