@@ -16,12 +16,13 @@ from hullscreen.database.restore import refuse_half_restored
 from hullscreen.database.round_queries import RoundQueries
 from hullscreen.database.schema import ensure_schema
 from hullscreen.database.structure_queries import StructureBatch, StructureQueries
+from hullscreen.database.structure_writes import StructureWrites
 from hullscreen.potentials.errors import CampaignError
 
 __all__ = ["CampaignStore", "StructureBatch"]
 
 
-class CampaignStore(StructureQueries, RoundQueries, DFTQueries, CostQueries):
+class CampaignStore(StructureQueries, StructureWrites, RoundQueries, DFTQueries, CostQueries):
     """One campaign in one database: its own document, and all queries."""
 
     def create(self, campaign: CampaignDocument) -> None:

@@ -1,28 +1,19 @@
-"""Queries and writes of the structures of a campaign."""
+"""Queries of the structures of a campaign."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from functools import partial, reduce
 from operator import getitem
 from typing import Any
 
 import numpy as np
-from pymongo import InsertOne, UpdateOne
 from pymongo.errors import OperationFailure
 
-from hullscreen.database.collections import NO_SUCH_INDEX, Collections, Query, ascending, parts_of
-from hullscreen.database.documents import (
-    INTEGERS,
-    Known,
-    Prototype,
-    Relaxed,
-    now,
-    unpack,
-    unpack_species,
-)
+from hullscreen.database.collections import NO_SUCH_INDEX, Collections, Query, ascending
+from hullscreen.database.documents import INTEGERS, Known, unpack, unpack_species
 from hullscreen.database.indexes import BY_INDEX, BY_ORDER, BY_OUTCOME
 from hullscreen.database.round_documents import RoundDocument
 from hullscreen.database.structure_indexes import index_for
@@ -31,7 +22,6 @@ from hullscreen.potentials.structures import FloatArray, IndexArray, Structures
 LAST_STAGE = 3
 # Those that relax with a potential.
 RELAXED_STAGES = (1, 2)
-INDICES_AT_ONCE = 10_000
 # Documents held in memory at once: tens of megabytes.
 READ_AT_ONCE = 10_000
 # What is known of energies, and what only a hull of DFT relaxations tells.
@@ -77,12 +67,7 @@ class StructureBatch:
 
 
 class StructureQueries(Collections):
-    """Structures, from prototype to DFT relaxation."""
-
-    def insert_prototypes(self, prototypes: Iterable[Prototype]) -> None:
-        """Add prototypes; those that are there stay as they are."""
-        writes = (InsertOne(prototype.to_bson()) for prototype in prototypes)
-        self._bulk("structures", writes)
+    """What is stored of structures, from prototype to DFT relaxation."""
 
     def count(self, **query: Any) -> int:
         """Number of structures that match."""
@@ -228,110 +213,6 @@ class StructureQueries(Collections):
             # A copy may lack it, and a user who may only read cannot make it.
             return self._retry(lambda: count(full))
 
-    def save_relaxed(self, results: Mapping[int, Relaxed]) -> None:
-        """Store relaxations by structure index, unless a newer potential's is there.
-
-        Their numbers are added to those of earlier ones.
-        """
-        moment = now()
-        writes = (
-            UpdateOne(
-                {
-                    "campaign": self.name,
-                    "index": index,
-                    "stage": result.stage,
-                    # Also where there is none yet.
-                    "relaxed.potential": {"$not": {"$gte": result.potential}},
-                },
-                {
-                    "$set": {"relaxed": result.to_bson(), "last_updated": moment},
-                    "$push": {"relaxations": result.numbers()},
-                },
-                hint=ascending(BY_INDEX),
-            )
-            for index, result in results.items()
-        )
-        self._bulk("structures", writes)
-
-    def advance(self, indices: Iterable[int], stage: int) -> None:
-        """Let structures enter a stage; those that are further stay there."""
-        change = {"$set": {"stage": stage, "last_updated": now()}, "$unset": {"dropped": ""}}
-        for part in parts_of(list(indices), INDICES_AT_ONCE):
-            query = {
-                "campaign": self.name,
-                "index": {"$in": part},
-                "stage": {"$lte": stage},
-            }
-            self._update("structures", query, change)
-
-    def return_to_first_stage(self) -> None:
-        """Forget what screening made of the structures, their DFT relaxations too.
-
-        The numbers of their relaxations stay, for the potentials do.
-        """
-        found = ("relaxed", "dropped", "final", *KNOWN_FIELDS, *HULL_FIELDS)
-        change = {
-            "$set": {"stage": 1, "last_updated": now()},
-            "$unset": dict.fromkeys(found, ""),
-        }
-        self._update("structures", {"campaign": self.name}, change)
-
-    def drop(
-        self,
-        reasons: Iterable[tuple[int, Mapping[str, Any]]],
-        known: Mapping[int, Known] | None = None,
-    ) -> None:
-        """Note, by index, why structures were left behind; the first reason stays.
-
-        What is ``known`` of the energies of some of them is written at the same time.
-        """
-        moment, known = now(), known or {}
-        writes = (
-            UpdateOne(
-                {"campaign": self.name, "index": index, "dropped": {"$exists": False}},
-                {
-                    "$set": {
-                        "dropped": dict(reason),
-                        **(asdict(known[index]) if index in known else {}),
-                        "last_updated": moment,
-                    }
-                },
-                hint=ascending(BY_INDEX),
-            )
-            for index, reason in reasons
-        )
-        self._bulk("structures", writes)
-
-    def save_known(self, known: Mapping[int, Known]) -> None:
-        """Write, by index, what is known of energies now; it takes the place of what was."""
-        self.set_fields({index: asdict(one) for index, one in known.items()})
-
-    def set_fields(
-        self, fields: Mapping[int, Mapping[str, Any]], remove: Sequence[str] = ()
-    ) -> None:
-        """Change fields of structures by index, and remove others."""
-        moment = now()
-        removal = {"$unset": dict.fromkeys(remove, "")} if remove else {}
-        writes = (
-            UpdateOne(
-                {"campaign": self.name, "index": index},
-                {"$set": {**values, "last_updated": moment}, **removal},
-                hint=ascending(BY_INDEX),
-            )
-            for index, values in fields.items()
-        )
-        self._bulk("structures", writes)
-
-    def take_back(self, *, stage: int, up_to: float) -> None:
-        """Forget that a stage dropped structures at heights up to this one, eV/atom."""
-        query = {
-            "campaign": self.name,
-            "dropped.stage": stage,
-            "dropped.energy_above_hull": {"$lte": up_to},
-        }
-        change = {"$unset": {"dropped": ""}, "$set": {"last_updated": now()}}
-        self._update("structures", query, change)
-
     def dropped_heights(self, stage: int) -> tuple[FloatArray, IndexArray]:
         """How high a stage's structures lay when they were dropped, and how many of each height.
 
@@ -346,18 +227,6 @@ class StructureQueries(Collections):
         rows = self._aggregate("structures", pipeline)
         heights = np.array([row["_id"] for row in rows], dtype=np.float64)
         return heights, np.array([row["n"] for row in rows], dtype=np.int64)
-
-    def save_final(self, index: int, final: Mapping[str, Any]) -> None:
-        """Note what DFT relaxation made of a structure, and under which key its result is.
-
-        What was said of an earlier result is forgotten; the same one changes nothing.
-        """
-        query = {"campaign": self.name, "index": index, "final": {"$ne": dict(final)}}
-        change = {
-            "$set": {"final": dict(final), "last_updated": now()},
-            "$unset": dict.fromkeys(HULL_FIELDS, ""),
-        }
-        self._update("structures", query, change)
 
 
 def _batch(documents: Sequence[Mapping[str, Any]], geometry: str) -> StructureBatch:
