@@ -99,15 +99,15 @@ def tiny_campaign(connection, directory, name="tiny", **tables):
 
 def work_off(campaign, round_):
     """Every step of a round but its decision, as its workflow would do them."""
-    from hullscreen.workflows import steps
+    from hullscreen.workflows import dft_steps, potential_steps
 
     everything = (0, 10**9)
-    steps.label(campaign, round_, *everything)
+    dft_steps.label(campaign, round_, *everything)
     if round_.fits:
-        steps.fit_potential(campaign, round_)
+        potential_steps.fit_potential(campaign, round_)
     if round_.purpose in ("seed", "learn", "refine"):
-        steps.relax_structures(campaign, round_, *everything)
-    steps.relax_with_dft(campaign, round_, *everything)
+        potential_steps.relax_structures(campaign, round_, *everything)
+    dft_steps.relax_with_dft(campaign, round_, *everything)
 
 
 @dataclass(frozen=True)

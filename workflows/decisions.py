@@ -26,6 +26,7 @@ from hullscreen.potentials.structures import join
 from hullscreen.workflows.borrowed_labels import borrowed_labels, systems_of
 from hullscreen.workflows.campaign import Campaign, total_structures
 from hullscreen.workflows.labelled import labelled_structures
+from hullscreen.workflows.potential_steps import judge_sample
 from hullscreen.workflows.publishing import publish_hull
 from hullscreen.workflows.refinement import refine
 from hullscreen.workflows.rounds import (
@@ -44,7 +45,6 @@ from hullscreen.workflows.rounds import (
 )
 from hullscreen.workflows.screening import next_wave, random_sample, sample_size
 from hullscreen.workflows.seed import SEED_POOL, campaign_seed
-from hullscreen.workflows.steps import judge_sample
 
 # Snapshots compared at once, those of small cells first; what they teach makes most others known.
 MOST_CANDIDATES = 20_000

@@ -12,7 +12,7 @@ from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.claims import Claims
 from hullscreen.database.connection import SERVER_AWAY, Connection
 from hullscreen.potentials.errors import ClaimLostError, DatabaseError
-from hullscreen.workflows import decisions, steps
+from hullscreen.workflows import decisions, dft_steps, potential_steps
 from hullscreen.workflows.campaign import Campaign, add_prototypes, open_campaign
 from hullscreen.workflows.flows import submit_round
 from hullscreen.workflows.holding import holding
@@ -101,7 +101,7 @@ class LabelTask(RoundTask):
     def perform(self, campaign: Campaign) -> None:
         """Compute the span's single points."""
         asked_at = asked_again_at(self.launchpad, self.fw_id)
-        steps.label(campaign, campaign.store.round(self["round"]), *self.span, asked_at)
+        dft_steps.label(campaign, campaign.store.round(self["round"]), *self.span, asked_at)
 
 
 @explicit_serialize
@@ -110,7 +110,7 @@ class FitTask(RoundTask):
 
     def perform(self, campaign: Campaign) -> None:
         """Fit the round's potential."""
-        steps.fit_potential(campaign, campaign.store.round(self["round"]))
+        potential_steps.fit_potential(campaign, campaign.store.round(self["round"]))
 
 
 @explicit_serialize
@@ -119,7 +119,7 @@ class RelaxTask(RoundTask):
 
     def perform(self, campaign: Campaign) -> None:
         """Relax the span's structures."""
-        steps.relax_structures(campaign, campaign.store.round(self["round"]), *self.span)
+        potential_steps.relax_structures(campaign, campaign.store.round(self["round"]), *self.span)
 
 
 @explicit_serialize
@@ -142,4 +142,6 @@ class FinalRelaxTask(RoundTask):
     def perform(self, campaign: Campaign) -> None:
         """Relax the span's structures with DFT."""
         asked_at = asked_again_at(self.launchpad, self.fw_id)
-        steps.relax_with_dft(campaign, campaign.store.round(self["round"]), *self.span, asked_at)
+        dft_steps.relax_with_dft(
+            campaign, campaign.store.round(self["round"]), *self.span, asked_at
+        )

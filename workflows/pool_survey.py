@@ -17,8 +17,8 @@ from hullscreen.potentials.structures import Structures, concatenate
 from hullscreen.workflows.borrowed_labels import borrowed_labels, systems_of
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.dft_jobs import SINGLE_POINT, atoms_of, jobs_of
+from hullscreen.workflows.dft_steps import final_stress_tolerance
 from hullscreen.workflows.seed import SEED_POOL, campaign_seed
-from hullscreen.workflows.steps import final_stress_tolerance
 
 READ_TOGETHER = 2000
 # Members of the pool that stand for what is chosen later.

@@ -21,7 +21,7 @@ from hullscreen.database.round_documents import RoundDocument
 from hullscreen.launch.settings import from_tables
 from hullscreen.potentials.structures import Structures
 from hullscreen.workflows.campaign import Campaign, add_prototypes, register
-from hullscreen.workflows.steps import SAVED_TOGETHER
+from hullscreen.workflows.potential_steps import SAVED_TOGETHER
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 

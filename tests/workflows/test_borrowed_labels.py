@@ -7,8 +7,10 @@ import pytest
 from hullscreen.workflows.borrowed_labels import borrowed_labels, systems_of
 from hullscreen.workflows.campaign import add_prototypes
 from hullscreen.workflows.decisions import first_round
+from hullscreen.workflows.dft_steps import label
 from hullscreen.workflows.flows import round_workflow
-from hullscreen.workflows.steps import label, labelled_structures, training_set
+from hullscreen.workflows.labelled import labelled_structures
+from hullscreen.workflows.potential_steps import training_set
 
 
 @pytest.fixture

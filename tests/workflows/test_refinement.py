@@ -5,10 +5,10 @@ import pytest
 
 from hullscreen.workflows.decisions import decide
 from hullscreen.workflows.hull import convex_hull
+from hullscreen.workflows.labelled import labelled_structures
 from hullscreen.workflows.refinement import refine
 from hullscreen.workflows.rounds import fractions, predictions
 from hullscreen.workflows.screening import TIE, ErrorEstimate
-from hullscreen.workflows.steps import labelled_structures
 
 
 def deciding(history, before, begun):

@@ -12,8 +12,9 @@ from hullscreen.potentials.errors import CampaignError, DFTError
 from hullscreen.potentials.relaxation import Outcome
 from hullscreen.potentials.relaxation import Relaxed as Batch
 from hullscreen.potentials.structures import join
-from hullscreen.workflows import steps
-from hullscreen.workflows.dft_jobs import stored_energy
+from hullscreen.workflows import dft_steps, potential_steps
+from hullscreen.workflows.dft_jobs import atoms_of, stored_energy
+from hullscreen.workflows.labelled import labelled_structures
 
 EVERYTHING = (0, 10**9)
 # What differs between two runs of one step.
@@ -67,9 +68,9 @@ def state_of(database):
 def test_every_step_repeated_changes_nothing(begun, mongo, computed):
     campaign, round_ = begun("refine", fits=True)
     for step in (
-        lambda: steps.label(campaign, round_, *EVERYTHING),
-        lambda: steps.fit_potential(campaign, round_),
-        lambda: steps.relax_structures(campaign, round_, *EVERYTHING),
+        lambda: dft_steps.label(campaign, round_, *EVERYTHING),
+        lambda: potential_steps.fit_potential(campaign, round_),
+        lambda: potential_steps.relax_structures(campaign, round_, *EVERYTHING),
     ):
         before = state_of(mongo.database)
         step()
@@ -83,10 +84,10 @@ def test_every_step_repeated_changes_nothing(begun, mongo, computed):
 
 def test_the_final_relaxations_repeated_change_nothing(begun, mongo, computed):
     campaign, round_ = begun("final", fits=False)
-    steps.relax_with_dft(campaign, round_, *EVERYTHING)
+    dft_steps.relax_with_dft(campaign, round_, *EVERYTHING)
     after, n = state_of(mongo.database), len(computed.formulas)
     assert campaign.store.count(**{"final.state": "done"}) == len(round_.final_indices)
-    steps.relax_with_dft(campaign, round_, *EVERYTHING)
+    dft_steps.relax_with_dft(campaign, round_, *EVERYTHING)
     assert state_of(mongo.database) == after
     assert len(computed.formulas) == n
 
@@ -94,9 +95,9 @@ def test_the_final_relaxations_repeated_change_nothing(begun, mongo, computed):
 @pytest.mark.parametrize(
     ("purpose", "fits", "step"),
     [
-        ("learn", True, lambda c, r: steps.label(c, r, *EVERYTHING)),
-        ("learn", False, lambda c, r: steps.relax_structures(c, r, *EVERYTHING)),
-        ("final", False, lambda c, r: steps.relax_with_dft(c, r, *EVERYTHING)),
+        ("learn", True, lambda c, r: dft_steps.label(c, r, *EVERYTHING)),
+        ("learn", False, lambda c, r: potential_steps.relax_structures(c, r, *EVERYTHING)),
+        ("final", False, lambda c, r: dft_steps.relax_with_dft(c, r, *EVERYTHING)),
     ],
 )
 def test_killed_at_any_write_a_step_goes_on_where_it_was(
@@ -124,7 +125,7 @@ def test_killed_at_any_write_a_step_goes_on_where_it_was(
 def test_spans_of_labels_are_computed_by_their_jobs(begun, computed):
     campaign, round_ = begun("seed", fits=True)
     asked = campaign.store.selected(round=0)
-    steps.label(campaign, round_, 3, 5)
+    dft_steps.label(campaign, round_, 3, 5)
     keys = [one.key for one in asked]
     assert set(campaign.store.dft_results(keys)) == set(keys[3:5])
     assert len(computed.formulas) == 2
@@ -132,7 +133,7 @@ def test_spans_of_labels_are_computed_by_their_jobs(begun, computed):
 
 @pytest.mark.parametrize(
     ("purpose", "fits", "step"),
-    [("seed", True, steps.label), ("final", False, steps.relax_with_dft)],
+    [("seed", True, dft_steps.label), ("final", False, dft_steps.relax_with_dft)],
 )
 def test_an_engine_that_gives_other_energies_computes_nothing(
     purpose, fits, step, begun, computed, monkeypatch
@@ -161,22 +162,22 @@ def test_labels_that_fail_are_named_and_the_others_are_stored(begun, computed):
     with pytest.raises(
         DFTError, match=f"^{len(bad)} of {len(asked)} calculations failed: "
     ) as error:
-        steps.label(campaign, round_, *EVERYTHING)
+        dft_steps.label(campaign, round_, *EVERYTHING)
     for one in bad:
         assert f"structure {one.structure_index}: Cu2Pd diverged" in str(error.value)
     results = campaign.store.dft_results([one.key for one in asked])
     assert {results[one.key].state for one in bad} == {"failed"}
     assert sum(result.state == "done" for result in results.values()) == len(asked) - len(bad)
     # Learnt is what there is.
-    training = steps.training_set(campaign, until=0)
+    training = potential_steps.training_set(campaign, until=0)
     assert len(training) == len(asked) - len(bad)
     # Repeated unasked, what failed for good is only told again; on request it is computed.
     computed.failing.clear()
     computed.formulas.clear()
     with pytest.raises(DFTError, match=f"^{len(bad)} of {len(asked)} calculations failed: "):
-        steps.label(campaign, round_, *EVERYTHING)
+        dft_steps.label(campaign, round_, *EVERYTHING)
     assert computed.formulas == []
-    steps.label(campaign, round_, *EVERYTHING, now())
+    dft_steps.label(campaign, round_, *EVERYTHING, now())
     assert computed.formulas == ["Cu2Pd"] * len(bad)
 
 
@@ -184,11 +185,11 @@ def test_a_fit_without_labels_of_an_element_says_so(begun, computed):
     campaign, round_ = begun("seed", fits=True)
     computed.failing |= {"Pd", "Pd2", "Pd3"}
     with pytest.raises(DFTError):
-        steps.label(campaign, round_, *EVERYTHING)
+        dft_steps.label(campaign, round_, *EVERYTHING)
     with pytest.raises(
         CampaignError, match=r"no energy of pure Pd, .* first failure: Pd2? diverged; mend it"
     ):
-        steps.fit_potential(campaign, round_)
+        potential_steps.fit_potential(campaign, round_)
     assert campaign.store.potential(0) is None
 
 
@@ -198,13 +199,13 @@ def test_a_round_none_of_whose_labels_succeeded_says_so(purpose, begun, computed
     everything = {f"Cu{a}Pd{b}" for a in ("", 2) for b in ("", 2)}
     computed.failing |= everything | {f"{e}{n}" for e in ("Cu", "Pd") for n in ("", 2, 3)}
     with pytest.raises(DFTError):
-        steps.label(campaign, round_, *EVERYTHING)
+        dft_steps.label(campaign, round_, *EVERYTHING)
     n = len(campaign.store.selected(round=round_.number))
     with pytest.raises(
         CampaignError,
         match=f"any of the {n} structures of round {round_.number}; .* diverged; mend it and run",
     ):
-        steps.fit_potential(campaign, round_)
+        potential_steps.fit_potential(campaign, round_)
 
 
 def test_final_relaxations_that_fail_are_noted_and_the_others_done(begun, computed):
@@ -215,7 +216,7 @@ def test_final_relaxations_that_fail_are_noted_and_the_others_done(begun, comput
     mixed = {int(i) for i, n in zip(batch.indices, batch.counts, strict=True) if n.min() > 0}
     computed.failing |= {f"Cu{a}Pd{b}" for a in ("", 2) for b in ("", 2)}
     with pytest.raises(DFTError, match=f"^{len(mixed)} of {len(round_.final_indices)} calc"):
-        steps.relax_with_dft(campaign, round_, *EVERYTHING)
+        dft_steps.relax_with_dft(campaign, round_, *EVERYTHING)
     finals = {
         document["index"]: document["final"]
         for document in campaign.store.documents({"final": {"$exists": True}}, ["index", "final"])
@@ -229,23 +230,23 @@ def test_final_relaxations_that_fail_are_noted_and_the_others_done(begun, comput
     computed.failing.clear()
     computed.formulas.clear()
     with pytest.raises(DFTError, match=f"^{len(mixed)} of {len(round_.final_indices)} calc"):
-        steps.relax_with_dft(campaign, round_, *EVERYTHING)
+        dft_steps.relax_with_dft(campaign, round_, *EVERYTHING)
     assert computed.formulas == []
-    steps.relax_with_dft(campaign, round_, *EVERYTHING, now())
+    dft_steps.relax_with_dft(campaign, round_, *EVERYTHING, now())
     assert campaign.store.count(**{"final.state": "done"}) == len(round_.final_indices)
 
 
 def test_the_training_set_is_what_the_engine_computed(tiny_history, make_campaign, mongo, put_back):
     campaign = make_campaign()
     put_back(mongo, tiny_history[-1].after)
-    labelled = steps.labelled_structures(campaign, round={"$lte": 4})
-    training = steps.training_set(campaign, until=4)
+    labelled = labelled_structures(campaign, round={"$lte": 4})
+    training = potential_steps.training_set(campaign, until=4)
     assert len(training) == len(labelled)
-    n_later = len(steps.training_set(campaign, until=5))
+    n_later = len(potential_steps.training_set(campaign, until=5))
     assert n_later == len(labelled) + len(campaign.store.selected(round=5))
     for i in (0, len(labelled) // 2, len(labelled) - 1):
         cell, positions, species = training.structures.one(i)
-        atoms = steps.atoms_of(cell, positions, species, campaign.elements)
+        atoms = atoms_of(cell, positions, species, campaign.elements)
         own = campaign.engine.single_point(atoms, campaign.directory)
         assert training.energies[i] == own.energy
         rows = slice(*training.structures.offsets[i : i + 2])
@@ -255,18 +256,18 @@ def test_the_training_set_is_what_the_engine_computed(tiny_history, make_campaig
 
 def test_a_structure_that_was_asked_for_twice_is_learnt_once(begun, work_off_round):
     campaign, round_ = begun("seed", fits=True)
-    steps.label(campaign, round_, *EVERYTHING)
-    n = len(steps.training_set(campaign, until=0))
+    dft_steps.label(campaign, round_, *EVERYTHING)
+    n = len(potential_steps.training_set(campaign, until=0))
     selected = campaign.store._database.selected
     document = selected.find_one({"number": 0}, {"_id": 0})
     selected.insert_one({**document, "number": 99})
     assert len(campaign.store.selected()) == n + 1
-    assert len(steps.training_set(campaign, until=0)) == n
+    assert len(potential_steps.training_set(campaign, until=0)) == n
 
 
 def test_relaxed_structures_are_what_the_potential_makes_of_them(begun, work_off_round):
     campaign, round_ = begun("learn", fits=False)
-    steps.relax_structures(campaign, round_, *EVERYTHING)
+    potential_steps.relax_structures(campaign, round_, *EVERYTHING)
     potential, _ = campaign.potential(round_.potential)
     batch = campaign.store.structures(
         {"relaxed.outcome": "converged", "relaxed.potential": round_.potential}
@@ -285,11 +286,11 @@ def test_relaxed_structures_are_what_the_potential_makes_of_them(begun, work_off
 
 def test_the_radial_range_begins_below_the_shortest_bond(begun, make_campaign):
     campaign, _ = begun("seed", fits=True)
-    found = steps.min_distance(campaign)
+    found = potential_steps.min_distance(campaign)
     # Copper's nearest neighbours are at 2.55 Å, and its volume is the smaller one.
     assert 0.7 * 2.55 < found < 0.85 * 2.55
     given = make_campaign("given", potential={"min_distance_angstrom": 1.9})
-    assert steps.min_distance(given) == 1.9
+    assert potential_steps.min_distance(given) == 1.9
 
 
 def test_energies_far_below_every_label_are_holes_of_the_potential(
@@ -300,11 +301,11 @@ def test_energies_far_below_every_label_are_holes_of_the_potential(
     document = campaign.potential_document(0)
     lowest = min(
         stored_energy(result) / len(one.species)
-        for one, result in steps.labelled_structures(campaign, round=0)
+        for one, result in labelled_structures(campaign, round=0)
     )
     assert document.lowest_energy_per_atom == lowest
-    limits = steps._limits(campaign, campaign.potential(0)[0], lowest)
-    assert limits.lowest_energy_per_atom == lowest - steps.DEPTH_OF_A_HOLE
+    limits = potential_steps._limits(campaign, campaign.potential(0)[0], lowest)
+    assert limits.lowest_energy_per_atom == lowest - potential_steps.DEPTH_OF_A_HOLE
 
 
 @pytest.mark.parametrize("before", ["converged", "stalled"])
@@ -329,7 +330,7 @@ def test_what_was_at_rest_stays_there_if_a_new_potential_cannot_relax_it(
         campaign="tiny", number=9, stage=2, purpose="refine", potential=9, fits=True, wave=5,
         again=again,
     )  # fmt: skip
-    result = steps._result(make_campaign(), round_, batch, relaxed, 0)
+    result = potential_steps._result(make_campaign(), round_, batch, relaxed, 0)
     kept = again and before == "converged"
     assert result.outcome == ("converged" if kept else "stalled")
     assert result.energy_per_atom == (-3.5 if kept else -3.0)

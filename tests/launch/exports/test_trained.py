@@ -6,7 +6,7 @@ import pytest
 
 from hullscreen.potentials.data_files import read_frames, read_potential
 from hullscreen.workflows.campaign import open_campaign
-from hullscreen.workflows.steps import training_set
+from hullscreen.workflows.potential_steps import training_set
 
 # Sums of some hundred terms of order one in another order, eV and eV/Å.
 ROUNDING = 1e-9
