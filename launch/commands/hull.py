@@ -183,6 +183,6 @@ def _check_suffix(picture: Path) -> None:
 
 def _draw(store: CampaignStore, result: HullResult, path: Path) -> None:
     from hullscreen.launch.campaign_picture import campaign_picture
-    from hullscreen.launch.hull_pictures import draw_hull
+    from hullscreen.launch.screen_pictures import draw_hull
 
     draw_hull(campaign_picture(store, result), path)

@@ -15,26 +15,22 @@ from hullscreen.launch.exports.figure_style import (
     WIDTHS_INCHES,
     axes_in_inches,
 )
-from hullscreen.launch.hull_pictures import (
-    BLUE,
-    COLOUR_LIMIT,
-    GREY,
-    MAP,
-    PALE,
-    HullPicture,
-    draw_lines,
-    is_pure,
-    label_phases,
-    labelled,
-    with_subscripts,
-)
+from hullscreen.launch.hull_pictures import HullPicture, is_pure, labelled, with_subscripts
 from hullscreen.launch.picture_labels import INK
+from hullscreen.launch.picture_parts import (
+    BLUE,
+    GREY,
+    GRID_PERCENT,
+    TETRAHEDRON,
+    TRIANGLE,
+    draw_grid,
+    draw_lines,
+    draw_unstable,
+    label_phases,
+    name_elements,
+)
 from hullscreen.potentials.structures import FloatArray
 
-TRIANGLE = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])
-# A tetrahedron seen a little from above and from the side, so that no two corners coincide.
-TETRAHEDRON = np.array([[0.0, 0.14], [0.72, 0.0], [1.0, 0.36], [0.54, 0.95]])
-GRID_PERCENT = (25, 50, 75)
 # Of the elements' names from the corners, in points.
 ELEMENT_DISTANCE = 11.0
 # Inches: the colour bar with its numbers, the legend, a row of the table.
@@ -54,13 +50,7 @@ def draw_ternary(figure: Any, picture: HullPicture, width: str) -> None:
     axes = axes_in_inches(figure, left=margin, right=margin, bottom=BAR_HEIGHT, top=LEGEND_HEIGHT)
     axes.set_xlim(-0.09, 1.09)
     axes.set_ylim(-0.09, 0.96)
-    for number, percent in enumerate(GRID_PERCENT):
-        step = percent / 100
-        for i in range(3):
-            start = (1 - step) * TRIANGLE[i] + step * TRIANGLE[(i + 1) % 3]
-            end = (1 - step) * TRIANGLE[i] + step * TRIANGLE[(i + 2) % 3]
-            label = f"every {GRID_PERCENT[0]} at.%" if number == i == 0 else ""
-            axes.plot(*np.stack([start, end]).T, color=PALE, linewidth=0.5, zorder=0, label=label)
+    draw_grid(axes, line_width=0.5, label=f"every {GRID_PERCENT[0]} at.%")
     compounds = [i for i in labelled(picture) if not is_pure(picture, i)]
     _draw_phases(figure, axes, picture, TRIANGLE, line_width=0.7, entries=compounds)
 
@@ -164,9 +154,9 @@ def _draw_phases(
         columnspacing=1.0,
         borderaxespad=0.0,
     )
-    _draw_unstable(figure, axes, picture, places)
+    _draw_heights(figure, axes, picture, places)
     middle = corners.mean(axis=0)
-    names = _name_elements(axes, picture.elements, corners)
+    names = _covered_by_names(axes, picture.elements, corners)
     label_phases(
         axes,
         places,
@@ -179,23 +169,9 @@ def _draw_phases(
     )
 
 
-def _name_elements(axes: Any, elements: Sequence[str], corners: FloatArray) -> FloatArray:
+def _covered_by_names(axes: Any, elements: Sequence[str], corners: FloatArray) -> FloatArray:
     """Write the elements at the corners; where that is in data coordinates, shape (n, 2)."""
-    middle = corners.mean(axis=0)
-    away = (corners - middle) / np.linalg.norm(corners - middle, axis=1, keepdims=True)
-    for symbol, corner, way in zip(elements, corners, away, strict=True):
-        axes.annotate(
-            symbol,
-            corner,
-            xytext=tuple(ELEMENT_DISTANCE * way),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=PRINT + 1.0,
-            fontweight="bold",
-            color=INK,
-            zorder=7,
-        )
+    away = name_elements(axes, elements, corners, distance=ELEMENT_DISTANCE, font_size=PRINT + 1.0)
     axes.apply_aspect()
     to_points = axes.transData
     centres = to_points.transform(corners) + ELEMENT_DISTANCE * away
@@ -205,26 +181,12 @@ def _name_elements(axes: Any, elements: Sequence[str], corners: FloatArray) -> F
     return covered
 
 
-def _draw_unstable(figure: Any, axes: Any, picture: HullPicture, places: FloatArray) -> None:
+def _draw_heights(figure: Any, axes: Any, picture: HullPicture, places: FloatArray) -> None:
     """Phases above the hull by colour, and the bar that says which colour is which height."""
-    above = 1000.0 * np.asarray(picture.energy_above_hull)
-    order = np.flatnonzero(~np.asarray(picture.is_stable, dtype=bool))
-    if not len(order):
+    drawn = draw_unstable(axes, picture, places, area=10.0, edge_width=0.25)
+    if drawn is None:
         return
-    # The nearest to the hull lies on top where entries share a composition.
-    order = order[np.argsort(-above[order], kind="stable")]
-    highest, limit = float(above[order].max()), 1000.0 * COLOUR_LIMIT
-    dots = axes.scatter(
-        *places[order].T,
-        c=above[order],
-        s=10,
-        cmap=MAP,
-        vmin=0.0,
-        vmax=min(max(highest, 1.0), limit),
-        edgecolors=INK,
-        linewidths=0.25,
-        zorder=3,
-    )
+    dots, extend = drawn
     height = figure.get_size_inches()[1]
     # Where the axes were put, not what an equal aspect leaves of them.
     box = axes.get_position(original=True)
@@ -235,7 +197,7 @@ def _draw_unstable(figure: Any, axes: Any, picture: HullPicture, places: FloatAr
         dots,
         cax=bar_axes,
         orientation="horizontal",
-        extend="max" if highest > limit else "neither",
+        extend=extend,
     )
     bar.set_label("energy above hull (meV/atom)", labelpad=1.0)
     bar.ax.tick_params(pad=1.5, length=2.0)

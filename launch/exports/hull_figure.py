@@ -1,8 +1,8 @@
 """The hull as a figure for a paper: as wide as a column, small print, fonts embedded, no title.
 
-What `hullscreen.launch.hull_pictures` draws for a screen is drawn here for paper: sizes are final,
-in inches and points, and nothing is scaled afterwards. Two elements make a curve, three a triangle,
-four a tetrahedron with a table of its stable phases. Provenance is in the file's metadata.
+What `hullscreen.launch.screen_pictures` draws for a screen is drawn here for paper: sizes are
+final, in inches and points, and nothing is scaled afterwards. Two elements make a curve, three a
+triangle, four a tetrahedron with a table of its stable phases. Provenance is in the metadata.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from hullscreen.launch.exports.figure_style import (
     axes_in_inches,
     said_provisional,
 )
-from hullscreen.launch.hull_pictures import (
-    BLUE,
-    GREY,
-    SHORT_NAME,
-    VERMILION,
-    HullPicture,
-    energy_range,
-    label_phases,
-    labelled,
-)
-from hullscreen.launch.picture_labels import INK
+from hullscreen.launch.hull_pictures import HullPicture, labelled
+from hullscreen.launch.picture_parts import SHORT_NAME, CurveStyle, draw_curve, label_phases
 from hullscreen.potentials.structures import FloatArray
-from hullscreen.workflows.hull import convex_hull
 
 PRINT_DPI = 600
 # Height of a curve by its width, inches.
 BINARY_HEIGHTS = {"single": 2.7, "double": 4.0}
+CURVE = CurveStyle(
+    screened="potential only",
+    unstable="above the hull",
+    stable="on the hull",
+    areas=(4.0, 11.0, 22.0),
+    unstable_edge=0.7,
+    stable_edge=0.5,
+    curve=1.1,
+    zero=0.5,
+)
 
 
 def write(contents: Contents, path: Path) -> None:
@@ -116,56 +116,12 @@ def drawn(picture: HullPicture, width: str) -> Any:
 def _draw_binary(figure: Any, picture: HullPicture, width: str) -> None:
     figure.set_size_inches(WIDTHS_INCHES[width], BINARY_HEIGHTS[width])
     axes = axes_in_inches(figure, left=0.60, right=0.08, bottom=0.40, top=0.26)
-    x = np.asarray(picture.fractions)[:, 1]
-    energies = 1000.0 * np.asarray(picture.formation_energies)
-    stable = np.asarray(picture.is_stable, dtype=bool)
-    others = np.zeros(0) if picture.background is None else 1000.0 * picture.background[1]
     axes.set_xlim(-0.05, 1.05)
-    axes.set_ylim(*energy_range(energies, np.concatenate([energies[~stable], others])))
-    if picture.background is not None:
-        axes.scatter(
-            picture.background[0][:, 1],
-            others,
-            s=4,
-            color=GREY,
-            alpha=0.45,
-            linewidths=0,
-            label="potential only",
-            zorder=1,
-            rasterized=True,
-        )
-    axes.axhline(0.0, color=INK, linewidth=0.5, linestyle=(0, (4, 4)), zorder=2)
-    if not stable.all():
-        axes.scatter(
-            x[~stable],
-            energies[~stable],
-            s=11,
-            facecolors="white",
-            edgecolors=VERMILION,
-            linewidths=0.7,
-            label="above the hull",
-            zorder=3,
-        )
-    corners = convex_hull(picture.fractions, picture.formation_energies).vertices
-    corners = corners[np.argsort(x[corners])]
-    axes.plot(x[corners], energies[corners], color=BLUE, linewidth=1.1, zorder=4)
-    axes.scatter(
-        x[stable],
-        energies[stable],
-        s=22,
-        color=BLUE,
-        edgecolors="white",
-        linewidths=0.5,
-        label="on the hull",
-        zorder=5,
-        clip_on=False,
-    )
+    places, corners = draw_curve(axes, picture, CURVE)
     first, second = picture.elements
     axes.set_xlabel(f"atomic fraction of {second} in {first}–{second}")
     method = f"{picture.method} " if 0 < len(picture.method) <= SHORT_NAME else ""
     axes.set_ylabel(f"{method}formation energy (meV/atom)")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     axes.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
@@ -175,9 +131,8 @@ def _draw_binary(figure: Any, picture: HullPicture, width: str) -> None:
         columnspacing=1.2,
         borderaxespad=0.2,
     )
-    places = np.stack([x, energies], axis=1)
     line = places[corners]
-    best_degrees = np.full(len(x), 270.0)
+    best_degrees = np.full(len(places), 270.0)
     best_degrees[corners] = _outward(axes.transData.transform(line))
     # Beside the elements there is no room, below them runs the curve.
     best_degrees[corners[[0, -1]]] = 90.0

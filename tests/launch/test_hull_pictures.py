@@ -6,16 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from hullscreen.launch.hull_pictures import (
-    DRAWERS,
-    SIZES,
-    HullPicture,
-    draw_hull,
-    energy_range,
-    tie_lines,
-    with_subscripts,
-)
+from hullscreen.launch.hull_pictures import HullPicture, tie_lines, with_subscripts
 from hullscreen.launch.picture_labels import place_labels
+from hullscreen.launch.picture_parts import energy_range
+from hullscreen.launch.screen_pictures import DRAWERS, SIZES, draw_hull
 from hullscreen.potentials.errors import CompositionError, InputError
 from hullscreen.workflows.hull import convex_hull
 
@@ -137,7 +131,7 @@ def test_a_label_without_a_free_place_is_left_out():
     assert 0 < len(written) < 40
 
 
-def testtie_lines_are_the_edges_of_facets():
+def test_tie_lines_are_the_edges_of_facets():
     fractions = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1 / 3, 1 / 3, 1 / 3]])
     energies = np.array([0.0, 0.0, 0.0, -0.1])
     picture = HullPicture(
@@ -183,7 +177,7 @@ def test_errors_say_what_to_do(tmp_path):
 
 def test_the_module_is_imported_without_matplotlib():
     code = (
-        "import sys, hullscreen.launch.hull_pictures; "
+        "import sys, hullscreen.launch.screen_pictures; "
         "sys.exit('matplotlib' in sys.modules or 'scipy' in sys.modules)"
     )
     import hullscreen.launch
