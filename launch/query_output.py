@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hullscreen.launch.result_tables import cell_text, print_table, result_console
-from hullscreen.workflows.structure_search import STAGES
+from hullscreen.workflows.structure_rows import STAGES
 
 # Short forms for the table; the JSON has the whole words.
 SOURCES = {

@@ -19,7 +19,7 @@ from hullscreen.workflows.campaign import FINAL_STAGE
 from hullscreen.workflows.competitors import competitors_below, place_of_stable
 from hullscreen.workflows.output_tails import safe_line
 from hullscreen.workflows.refinement import TWIN, TWIN_OF_FAILED
-from hullscreen.workflows.structure_search import STAGES
+from hullscreen.workflows.structure_rows import STAGES
 
 KNOWN = ("energy_per_atom", "formation_energy_per_atom", "energy_above_hull")
 READ = [

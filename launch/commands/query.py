@@ -132,13 +132,13 @@ def command(
     from hullscreen.potentials.errors import CampaignError, InputError
     from hullscreen.workflows.results import final_hull
     from hullscreen.workflows.structure_filters import Wanted
-    from hullscreen.workflows.structure_search import (
+    from hullscreen.workflows.structure_rows import (
         CSV_FIELDS,
         checked_fields,
         chosen_fields,
-        search,
         sort_path,
     )
+    from hullscreen.workflows.structure_search import search
 
     if as_table + as_csv + as_json > 1:
         raise InputError("--table, --csv and --json exclude one another: choose one of them")

@@ -15,7 +15,7 @@ from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
 from hullscreen.database.dft_documents import DFTDocument
-from hullscreen.database.documents import Geometry
+from hullscreen.database.documents import DFT_RELAXED, Geometry
 from hullscreen.database.launchpad_state import failed_fireworks, fireworks_by_state
 from hullscreen.potentials.errors import CampaignError, InputError
 from hullscreen.workflows import exports
@@ -26,7 +26,7 @@ from hullscreen.workflows.report import PURPOSES, campaign_report
 from hullscreen.workflows.results import final_hull, screened_background
 from hullscreen.workflows.screening import TIE
 from hullscreen.workflows.structure_filters import Wanted
-from hullscreen.workflows.structure_search import DFT_RELAXED, search
+from hullscreen.workflows.structure_search import search
 from hullscreen.workflows.worker import launchpad_on
 
 # Two sums of the same energies in another order, eV/atom.

@@ -12,7 +12,7 @@ from hullscreen.launch.query_output import show
 from hullscreen.potentials.relaxation import Outcome
 from hullscreen.workflows.job_states import STATES
 from hullscreen.workflows.structure_filters import KEPT, REASONS
-from hullscreen.workflows.structure_search import FIELDS, JOB_STATE, SORTABLE
+from hullscreen.workflows.structure_rows import FIELDS, JOB_STATE, SORTABLE
 
 
 @pytest.fixture(scope="module")
