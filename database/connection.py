@@ -58,6 +58,8 @@ class Connection:
 
     Attributes
     ----------
+    directory
+        Of the campaign whose database it is; None in a worker that knows only the address.
     read_only
         Whether `Collections` are to write nothing through it, not even a missing index.
     """
@@ -67,6 +69,7 @@ class Connection:
     name: str
     embedded: bool
     server: ServerHandle | None = field(default=None, repr=False)
+    directory: Path | None = None
     silence: Silence = field(default_factory=Silence, repr=False, compare=False)
     read_only: bool = False
 
@@ -119,7 +122,14 @@ def open_database(
             address = server.uri
         database = connect(address, name, timeout_s=timeout_s)
         stack.callback(_close, database.client)
-        yield Connection(database, address, name, embedded=server is not None, server=server)
+        yield Connection(
+            database,
+            address,
+            name,
+            embedded=server is not None,
+            server=server,
+            directory=project_directory,
+        )
 
 
 def _close(client: MongoClient[Document]) -> None:

@@ -91,9 +91,11 @@ def require_current(connection: Connection) -> None:
     """
     found = stored_version(connection)
     if found is not None and found < SCHEMA_VERSION:
+        where = connection.directory
+        directory = "`, with the campaign's directory" if where is None else f" {where}`"
         raise DatabaseError(
             f"the database {connection.name!r} has schema {found}, and this hullscreen needs "
-            f"{SCHEMA_VERSION}: run `hullscreen db migrate DIRECTORY`; results stay as they are"
+            f"{SCHEMA_VERSION}: run `hullscreen db migrate{directory}; results stay as they are"
         )
 
 

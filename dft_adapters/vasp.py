@@ -114,7 +114,7 @@ class Vasp:
         if importlib.util.find_spec("custodian") is None:
             raise EngineMissingError(
                 "missing_custodian",
-                "VASP runs under custodian, which is not installed: pip install 'hullscreen[vasp]'",
+                "VASP runs under custodian, which is not installed: pip install custodian",
             )
         command = self.settings.command
         for word in (command[0], *(w for w in command[1:] if Path(w).name.startswith("vasp"))):

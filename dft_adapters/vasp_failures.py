@@ -30,7 +30,7 @@ FAILURES = (
     Failure(
         r"No module named '(custodian|pymatgen|monty)",
         "missing_custodian",
-        "needs custodian, which this Python does not have: pip install 'hullscreen[vasp]'",
+        "needs custodian, which this Python does not have: pip install custodian",
         "Python's ModuleNotFoundError",
         of_the_machine=True,
     ),

@@ -148,7 +148,9 @@ def _show(made: dict[str, Any]) -> None:
     console.print(f"{made['campaign']} ({'–'.join(made['elements'])}, {made['engine']})\n")
     lattices = ", ".join(f"{n:,} {name}" for name, n in pool["by_lattice"].items() if n)
     console.print(f"Pool: {pool['total']:,} structures, {lattices}")
-    sizes = ", ".join(f"{n} atoms: {number:,}" for n, number in pool["by_atoms"].items())
+    sizes = ", ".join(
+        f"{n} atom{'' if n == '1' else 's'}: {number:,}" for n, number in pool["by_atoms"].items()
+    )
     console.print(f"By the size of their cells: {sizes}\n")
     print_table(
         console,

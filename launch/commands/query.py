@@ -18,7 +18,12 @@ OUTCOMES = (
     "converged", "step_limit", "extrapolating", "too_close", "volume_limit", "energy_limit",
     "stalled",
 )  # fmt: skip
-EPILOG = """
+# With - before it as well, but for the grade, which is quick only so.
+QUICK_TO_SORT = (
+    "structure_index", "energy_above_hull", "-highest_grade", "space_group", "space_group_number",
+    "crystal_system", "volume", "density", "is_stable",
+)  # fmt: skip
+EPILOG = f"""
 \b
 Why structures were dropped:
   height        too far above the hull of a screen's potential
@@ -35,6 +40,9 @@ Fields, in eV/atom, Å³ of the cell and g/cm³:
   energy_above_hull_from is_stable decomposes_to space_group space_group_number
   crystal_system volume density stage outcome potential evaluations grade
   highest_grade dropped dropped_in_round job_state last_updated
+
+Orders that are quick in a pool of any size: {", ".join(QUICK_TO_SORT)}. By another field, all that
+match are read first, which takes seconds among 400,000: filter as well.
 
 \b
 Examples:

@@ -8,6 +8,7 @@ from pymongo import MongoClient, monitoring
 
 from hullscreen.database.connection import Connection
 from hullscreen.database.indexes import BY_INDEX, INDEXES
+from hullscreen.launch.commands.query import QUICK_TO_SORT
 
 CHANGES = ("$set", "$unset", "$inc", "$setOnInsert")
 OPERATORS = {"find", "aggregate", "findAndModify", "count", "distinct"}
@@ -209,6 +210,10 @@ def test_what_would_be_seen(mongo, pool):
     assert shape({"a": {"$in": [1, 2]}}) != shape({"a": {"$lt": 1}})
 
 
+def documents_read(mongo):
+    return mongo.database.command("serverStatus")["metrics"]["queryExecutor"]["scannedObjects"]
+
+
 def test_a_pool_is_read_once_however_many_parts_it_takes(mongo, pool, monkeypatch):
     # A plan that sorts would read all for every part.
     from hullscreen.database import structure_queries
@@ -217,14 +222,26 @@ def test_a_pool_is_read_once_however_many_parts_it_takes(mongo, pool, monkeypatc
     mongo.database.structures.update_many({}, [{"$set": {"relaxed": relaxed}}])
     monkeypatch.setattr(structure_queries, "READ_AT_ONCE", 100)
 
-    def documents_read():
-        return mongo.database.command("serverStatus")["metrics"]["queryExecutor"]["scannedObjects"]
-
     n = pool.count()
-    before = documents_read()
+    before = documents_read(mongo)
     assert sum(len(batch) for batch in pool.batches({"relaxed.stage": 1})) == n > 500
     # Room for what the server itself reads.
-    assert documents_read() - before < 1.2 * n
+    assert documents_read(mongo) - before < 1.2 * n
+
+
+@pytest.mark.parametrize("sort", QUICK_TO_SORT)
+def test_orders_that_are_said_to_be_quick_read_what_they_show(mongo, pool, sort):
+    from hullscreen.workflows.structure_filters import Wanted
+    from hullscreen.workflows.structure_search import search
+
+    screened = {"relaxed": {"highest_grade": 3.0}, "energy_above_hull": 0.1}
+    mongo.database.structures.update_many({}, {"$set": screened})
+    mongo.database.structures.update_many(
+        {"index": {"$lt": 9}}, {"$set": {"is_stable": True, "volume": 1.0, "density": 1.0}}
+    )
+    before = documents_read(mongo)
+    assert len(search(pool, None, Wanted(), limit=5, sort=sort).rows) == 5
+    assert documents_read(mongo) - before < 50
 
 
 @pytest.mark.parametrize("lost", ["structures", "everything"])

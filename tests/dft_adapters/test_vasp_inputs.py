@@ -367,7 +367,7 @@ def test_missing_custodian_is_said(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "custodian" else found(name)
     )
-    with pytest.raises(EngineMissingError, match=r"pip install 'hullscreen\[vasp\]'") as caught:
+    with pytest.raises(EngineMissingError, match="pip install custodian") as caught:
         engine(command=sys.executable).check(["Cu"])
     assert caught.value.reason == "missing_custodian"
 

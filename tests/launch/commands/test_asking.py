@@ -209,7 +209,7 @@ def test_an_older_database_is_to_be_migrated_first(
     for words in (["query", tmp_path], ["why", tmp_path, 3]):
         code, _, err = call(*words)
         assert code != 0
-        assert "run `hullscreen db migrate DIRECTORY`" in err
+        assert f"run `hullscreen db migrate {tmp_path}`" in err
     code, out, _ = call("db", "migrate", tmp_path)
     assert code == 0
     assert "structures say where the hull is" in out
