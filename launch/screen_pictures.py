@@ -7,7 +7,6 @@ touches pyplot's global state or needs a display. matplotlib is imported when a 
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,20 +66,18 @@ def draw_hull(picture: HullPicture, path: str | Path) -> None:
     CompositionError
         The entries have no hull, a pure element is missing for one.
     """
+    from hullscreen.potentials.data_files import complete_or_absent
+
     target = Path(path)
     suffix = target.suffix.lower().removeprefix(".")
     if suffix not in {"png", "svg"}:
         raise InputError(f"expected a picture named .png or .svg, came {target.name}")
     data = _rendered(picture, suffix)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(target)
+        with complete_or_absent(target) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror}") from error
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
 
 
 def _rendered(picture: HullPicture, suffix: str) -> bytes:

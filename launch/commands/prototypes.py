@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -110,9 +107,14 @@ def _explain(pool: PrototypePool) -> None:
 
 def _write(pool: PrototypePool, output: Path, total: int) -> None:
     from hullscreen.launch.progress import progress_board
+    from hullscreen.potentials.data_files import complete_or_absent
 
     done = 0
-    with _complete_or_absent(output) as file, progress_board() as board:
+    with (
+        complete_or_absent(output) as path,
+        path.open("w", encoding="utf-8") as file,
+        progress_board() as board,
+    ):
         for batch in pool.batches():
             file.writelines(_frames(batch, pool.elements))
             done += len(batch.prototypes)
@@ -130,28 +132,3 @@ def _frames(batch: PrototypeBatch, elements: tuple[str, ...]) -> Iterator[str]:
         )
         for kind, (x, y, z) in zip(kinds.tolist(), positions.tolist(), strict=True):
             yield f"{elements[kind]} {x:.8f} {y:.8f} {z:.8f}\n"
-
-
-@contextmanager
-def _complete_or_absent(path: Path) -> Iterator[TextIO]:
-    """A file that takes the place of ``path`` when all is written, and leaves nothing otherwise."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)

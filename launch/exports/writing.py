@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import sys
 import tempfile
 import zipfile
@@ -13,9 +12,11 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from hullscreen.launch.atomic_files import umask
 from hullscreen.launch.exports.contents import Contents
 from hullscreen.launch.exports.formats import ZIP, Format
-from hullscreen.potentials.data_files import check_writable, complete_or_absent
+from hullscreen.launch.exports.unfinished import unfinished_file, unfinished_folder
+from hullscreen.potentials.data_files import check_writable
 from hullscreen.potentials.errors import InputError
 
 STANDARD_OUTPUT = Path("-")
@@ -85,7 +86,7 @@ def write_export(form: Format, contents: Contents, output: Path, *, replace: boo
         if output == STANDARD_OUTPUT:
             _print(form, contents)
             return
-        with complete_or_absent(output) as temporary:
+        with unfinished_file(output) as temporary:
             write(contents, temporary)
         return
     files: dict[str, str] = write(contents)
@@ -93,7 +94,7 @@ def write_export(form: Format, contents: Contents, output: Path, *, replace: boo
     if is_folder(form, output):
         _write_folder(output, {**files, PROVENANCE: origin}, replace=replace)
     elif output.suffix.lower() == ZIP:
-        with complete_or_absent(output) as temporary:
+        with unfinished_file(output) as temporary:
             _write_archive(temporary, {**files, PROVENANCE: origin})
     else:
         _write_only_one(output, files, origin, replace=replace)
@@ -120,7 +121,7 @@ def _write_only_one(output: Path, files: dict[str, str], origin: str, *, replace
     (only,) = files.values()
     with ExitStack() as both:
         for path, text in {beside: origin, output: only}.items():
-            temporary = both.enter_context(complete_or_absent(path))
+            temporary = both.enter_context(unfinished_file(path))
             temporary.write_text(text, encoding="utf-8")
 
 
@@ -132,19 +133,15 @@ def _write_archive(path: Path, files: dict[str, str]) -> None:
 
 def _write_folder(output: Path, files: dict[str, str], *, replace: bool) -> None:
     """A folder beside its place first; into one that holds files already, each by renaming."""
-    parent = output.absolute().parent
     try:
-        building = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
-        try:
+        with unfinished_folder(output) as building:
             for name, text in files.items():
                 _write_durably(building / name, text)
             if replace and output.is_dir():
                 _move_all((building / name for name in files), output)
             else:
-                building.chmod(0o777 & ~_umask())
+                building.chmod(0o777 & ~umask())
                 building.rename(output)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
         if error.errno == errno.ENOTEMPTY:
             raise InputError(f"--output {output} was filled by somebody else meanwhile") from error
@@ -162,9 +159,3 @@ def _write_durably(path: Path, text: str) -> None:
 def _move_all(paths: Iterable[Path], folder: Path) -> None:
     for path in paths:
         path.replace(folder / path.name)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from hullscreen.launch.exports.formats import FORMATS, format_name
+from hullscreen.launch.exports.unfinished import unfinished_file, unfinished_folder
 from hullscreen.potentials.errors import InputError
 
 LITTLE_ROOM = """
@@ -41,6 +42,39 @@ def test_a_full_disk_leaves_nothing(directory, tmp_path):
         assert sentence.startswith("hullscreen: ")
         assert str(tmp_path / "out") in sentence
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from hullscreen.launch.exports.unfinished import unfinished_file, unfinished_folder
+kind, output = sys.argv[1:]
+with {"file": unfinished_file, "folder": unfinished_folder}[kind](Path(output)) as path:
+    print(path, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_export_left_goes_with_the_next_one(tmp_path, kind):
+    begin = {"file": unfinished_file, "folder": unfinished_folder}[kind]
+    output = tmp_path / "out.zip"
+    others = [tmp_path / name for name in (".out.zip", ".other123.in.zip", ".out.zip.notes")]
+    for one in others:
+        one.write_text("mine")
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, kind, output],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE, text=True,
+    ) as writer:  # fmt: skip
+        left = tmp_path / writer.stdout.readline().strip()
+        with begin(output):
+            assert left.exists(), "it is being written"
+        writer.kill()
+    assert left.exists()
+    with begin(output):
+        assert not left.exists()
+    assert set(others) <= set(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", FORMATS)
