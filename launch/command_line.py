@@ -115,7 +115,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "warm-cache": Entry("warm_cache", "Compile everything now, once for each type of node."),
     },
     "Server": {
-        "db": Entry("db", "Start, stop or show the campaign's own MongoDB server."),
+        "db": Entry("db", "Start or stop a campaign's MongoDB server; users, copies, upkeep."),
     },
 }
 

@@ -128,14 +128,16 @@ def without_secret(_ctx: click.Context, _parameter: click.Parameter, uri: str | 
     return uri
 
 
-def database_option(function: Function) -> Function:
+def database_option(
+    function: Function, said: str = "MongoDB server to use instead of the one in hullscreen.toml"
+) -> Function:
     """``--db URI``: ``database_uri``, or None for what hullscreen.toml says."""
     return click.option(
         "--db",
         "database_uri",
         metavar="URI",
         callback=without_secret,
-        help="MongoDB server to use instead of the one in hullscreen.toml; without a password.",
+        help=f"{said}; without a password.",
     )(function)
 
 

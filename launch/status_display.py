@@ -106,7 +106,7 @@ def _headline(status: Status, directory: Path) -> Iterator[RenderableType]:
     for kind, counts in status["progress"].items():
         of = f" of {counts['total']:,}" if counts["total"] is not None else ""
         said = f"{WORK[kind]}: {counts['done']:,}{of}{_some_of_them(counts)}"
-        yield Padding(Text(said), INDENT)
+        yield Padding(Text(said), INDENT, expand=False)
 
 
 def _some_of_them(counts: Mapping[str, Any]) -> str:
@@ -124,7 +124,7 @@ def _summary(status: Status) -> Iterator[RenderableType]:
     parts.append(f"{n_done:,} steps" + (f", {n_failed:,} more failed" if n_failed else ""))
     if status["took_s"] is not None:
         parts.append(f"{duration(status['took_s'])} from its start to the end of the last step")
-    yield Padding(Text("; ".join(parts)), INDENT)
+    yield Padding(Text("; ".join(parts)), INDENT, expand=False)
 
 
 def _steps(status: Status, *, folds: bool) -> Iterator[RenderableType]:

@@ -28,7 +28,8 @@ Example:
 def command(*, directory: Path, yes: bool, database_uri: str | None) -> None:
     """End the workers of the campaign in DIRECTORY and cancel its jobs in the queue.
 
-    Everything that was computed is kept: `hullscreen run`, `launch` or `resume` goes on with it.
+    Everything that was computed is kept: `hullscreen run` or `launch` goes on with it, and after
+    `resume` so do workers that you start yourself.
     """
     from hullscreen.launch.campaign_session import open_started
     from hullscreen.launch.going_on import going_on

@@ -22,7 +22,7 @@ Example, on another machine, where cu-pd/hullscreen.toml names another server:
 """
 
 
-@click.command("dump", epilog=DUMP_EPILOG)
+@click.command("dump", short_help="Write a campaign into a folder.", epilog=DUMP_EPILOG)
 @click.argument("directory", type=DIRECTORY)
 @click.argument("target", type=click.Path(path_type=Path))
 @database_option
@@ -45,7 +45,7 @@ def dump(directory: Path, target: Path, database_uri: str | None) -> None:
     click.echo(f"{target}: {sum(counts.values()):,} documents")
 
 
-@click.command("restore", epilog=RESTORE_EPILOG)
+@click.command("restore", short_help="Write such a folder into a database.", epilog=RESTORE_EPILOG)
 @click.argument("directory", type=DIRECTORY)
 @click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @database_option

@@ -7,7 +7,7 @@ import click
 from hullscreen.launch.options import database_option, directory_argument
 
 
-@click.command("migrate")
+@click.command("migrate", short_help="Bring a database to the schema of this hullscreen.")
 @directory_argument
 @database_option
 def migrate(directory: Path, database_uri: str | None) -> None:
@@ -35,7 +35,11 @@ def migrate(directory: Path, database_uri: str | None) -> None:
         click.echo("the schema is up to date; nothing was changed")
 
 
-@click.command("remove-campaign", epilog="Example: hullscreen db remove-campaign cu-pd --yes")
+@click.command(
+    "remove-campaign",
+    short_help="Remove a campaign from its database.",
+    epilog="Example: hullscreen db remove-campaign cu-pd --yes",
+)
 @directory_argument
 @click.option("--yes", is_flag=True, help="Do it; without this, only say what would go.")
 @database_option

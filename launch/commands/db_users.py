@@ -34,7 +34,9 @@ def _known_form(_ctx: click.Context, _parameter: click.Parameter, name: str) -> 
     return name
 
 
-@click.command("users", epilog=EPILOG)
+@click.command(
+    "users", short_help="Make two users of a database: one writes, one reads.", epilog=EPILOG
+)
 @directory_argument
 @click.option(
     "--admin-uri-file",

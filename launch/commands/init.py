@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -60,7 +61,10 @@ Examples:
 @click.option(
     "--preset", metavar="NAME", help="Preset of the engine: pseudopotentials, functional, cutoffs."
 )
-@database_option
+@partial(
+    database_option,
+    said="Address of a MongoDB server; by default the campaign has its own",
+)
 def command(
     directory: Path,
     elements: tuple[str, ...],

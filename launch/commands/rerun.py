@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Let failed DFT jobs of the campaign in DIRECTORY run once more.
 
-    Without it their structures are left out. Of a job that computes several structures only those
+    Otherwise their structures stay left out. Of a job that computes several structures only those
     are computed again that failed: what is done is never removed or repeated. Labels that come this
     way are learnt by the next fit; a finished campaign is screened once more by the next
     `hullscreen run` or `launch`.

@@ -31,7 +31,11 @@ Examples:
     "default all, or those of my_fworker.yaml.",
 )
 @click.option(
-    "--processes", type=click.IntRange(min=1), default=1, show_default=True, help="How many."
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that take steps.",
 )
 @click.option(
     "--stop-after",

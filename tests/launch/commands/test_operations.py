@@ -86,6 +86,7 @@ def test_pause_and_resume(directory, mongo, call):
     assert marks(mongo) == (True, False)
     _, out, _ = call("status", directory)
     assert "\nPAUSED: workers finish what they hold and take nothing new; " in out
+    assert max(map(len, out.splitlines())) < 200, "lines end with their last word"
     assert out.endswith(f"\nTo go on: hullscreen resume {directory}\n")
     code, out, err = call("resume", directory)
     assert (code, err) == (0, "")
