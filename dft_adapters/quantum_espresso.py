@@ -31,6 +31,7 @@ from hullscreen.dft_adapters.espresso_failures import (
     GOOD_CODES,
     UNBUFFERED,
 )
+from hullscreen.dft_adapters.espresso_input import PREFIX, SCRATCH, deciding_input, namelists
 from hullscreen.dft_adapters.espresso_output import (
     XML_FILE,
     EspressoOutput,
@@ -41,7 +42,6 @@ from hullscreen.dft_adapters.espresso_output import (
 from hullscreen.dft_adapters.espresso_settings import (
     TABLE,
     EspressoSettings,
-    is_harmless,
     settings_from_table,
 )
 from hullscreen.dft_adapters.failures import OUTPUT_FILE, Failure
@@ -63,14 +63,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 INPUT_FILE = "pw.in"
-SCRATCH = "scratch"
-PREFIX = "pwscf"
-# vc-relax also asks for a small change of energy between steps: 0.03 meV/atom.
-ENERGY_CHANGE_RY_PER_ATOM = 2e-6
 # Settings that do not change energies.
 NOT_IN_FINGERPRINT = ("command", "timeout_s", "pseudopotentials", "files", "max_scf_steps")
-# pw.x is asked to stop by itself, so that it can go on, before it is killed.
-SHARE_OF_TIMEOUT = 0.9
 # After a relaxation that ended short of its tolerances: how far beyond them it may be.
 FORCE_SLACK, STRESS_SLACK = 2.0, 5.0
 STRESS_OF_A_NEW_BASIS = 0.5  # GPa: that of the last scf, in the plane waves of the final cell
@@ -155,7 +149,7 @@ class QuantumEspresso:
             "engine": "quantum_espresso",
             **kept,
             "initial_moments": moments,
-            "extra_input": _deciding_input(settings.extra_input),
+            "extra_input": deciding_input(settings.extra_input),
             "files": {e: p.sha256 for e, p in self.pseudopotentials(elements).items()},
         }
 
@@ -213,61 +207,11 @@ class QuantumEspresso:
             write_espresso_in(
                 stream,
                 written,
-                input_data=self._namelists(len(atoms), task, attempt, restart=restart),
+                input_data=namelists(settings, len(atoms), task, attempt, restart=restart),
                 pseudopotentials={e: p.path.name for e, p in potentials.items()},
                 kpts=kpoint_grid(np.array(atoms.cell[:]), settings.kpoint_spacing),
             )
         return [INPUT_FILE]
-
-    def _namelists(
-        self, n_atoms: int, task: Task, attempt: Attempt, *, restart: bool
-    ) -> dict[str, dict[str, Any]]:
-        from ase.units import Bohr, GPa, Rydberg
-
-        settings = self.settings
-        namelists: dict[str, dict[str, Any]] = {
-            "control": {
-                "calculation": "vc-relax" if task.kind == "relax" else "scf",
-                "prefix": PREFIX,
-                "outdir": SCRATCH,
-                "pseudo_dir": str(settings.pseudopotentials.absolute()),
-                "tprnfor": True,
-                "tstress": True,
-            },
-            "system": {
-                "ecutwfc": settings.cutoff_ry,
-                "ecutrho": settings.density_cutoff_ry,
-                "occupations": "smearing",
-                "smearing": "mv",
-                "degauss": settings.smearing_ry,
-            },
-            "electrons": {
-                "conv_thr": settings.scf_threshold_ry_per_atom * n_atoms,
-                "electron_maxstep": settings.max_scf_steps,
-            },
-            "ions": {},
-            "cell": {},
-        }
-        if task.kind == "relax":
-            namelists["control"] |= {
-                "nstep": task.max_steps,
-                "etot_conv_thr": ENERGY_CHANGE_RY_PER_ATOM * n_atoms,
-                # pw.x looks at components, we at the length of each force.
-                "forc_conv_thr": task.force_tolerance / math.sqrt(3.0) * Bohr / Rydberg,
-            }
-            kbar = 0.1 * GPa
-            namelists["cell"]["press_conv_thr"] = task.stress_tolerance / kbar
-        if settings.timeout_s is not None:
-            namelists["control"]["max_seconds"] = SHARE_OF_TIMEOUT * settings.timeout_s
-        changes = [settings.extra_input, *(one.changes for one in attempt.corrections)]
-        for name, entries in (item for change in changes for item in change.items()):
-            namelists.setdefault(name.lower(), {}).update(entries)
-        if restart:
-            namelists["control"]["restart_mode"] = "restart"
-        return {
-            name: {key: value for key, value in entries.items() if value is not None}
-            for name, entries in namelists.items()
-        }
 
     def reached(self, directory: Path, atoms: Atoms) -> Reached | None:
         """The last step in the XML file, if it is still a crystal like ``atoms``."""
@@ -350,15 +294,6 @@ class QuantumEspresso:
                 f"{str(self.settings.pseudopotentials)!r}; see {OUTPUT_FILE} there for their "
                 "folder, and put the files back",
             )
-
-
-def _deciding_input(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The namelist entries that may change energies; namelists without any are left out."""
-    deciding = {
-        name: {key: value for key, value in entries.items() if not is_harmless(key)}
-        for name, entries in given.items()
-    }
-    return {name: entries for name, entries in deciding.items() if entries}
 
 
 def _xml_file(directory: Path) -> Path:
