@@ -12,7 +12,7 @@ from hullscreen.launch.result_tables import result_console
 from hullscreen.launch.settings import from_tables
 from hullscreen.launch.worker_numbers import n_cores
 from hullscreen.potentials.structures import join
-from hullscreen.workflows import decisions, steps
+from hullscreen.workflows import decisions, dft_steps
 from hullscreen.workflows.campaign import Campaign, add_prototypes
 from hullscreen.workflows.forecast import cost_model, workloads
 from hullscreen.workflows.pool_survey import measure, survey
@@ -115,7 +115,7 @@ def test_when_the_seed_is_labelled_costs_are_known(program, mongo):
     # Four measured ones tell all others; two are computed at once, where there are two cores.
     assert board.left[name] == pytest.approx(left / min(2, n_cores()), rel=1e-6)
     assert not any(sentence.startswith("forecast") for sentence in board.notes)
-    steps.label(program, program.store.round(0), 0, 10**6)
+    dft_steps.label(program, program.store.round(0), 0, 10**6)
     cost_each(mongo, 100.0)
     progress = CampaignProgress(program, board, 2)
     progress.show(now=True)

@@ -13,7 +13,7 @@ from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
 
 from hullscreen.launch.settings import from_tables
 from hullscreen.potentials.errors import DFTError
-from hullscreen.workflows import flows, steps
+from hullscreen.workflows import dft_steps, flows
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.flows import (
     PROTOTYPES_ROUND,
@@ -332,7 +332,7 @@ def test_a_launchpad_in_use_keeps_its_counters(launchpad):
 def test_a_dft_job_that_failed_does_not_stop_the_fit(begun, launchpad, mongo, monkeypatch):
     campaign, _ = begun("seed", fits=True)
     submit_round(launchpad, campaign, 0)
-    label, n_jobs = steps.label, []
+    label, n_jobs = dft_steps.label, []
 
     def fail_on_the_last_job(*args):
         n_jobs.append(args)
@@ -340,7 +340,7 @@ def test_a_dft_job_that_failed_does_not_stop_the_fit(begun, launchpad, mongo, mo
         if len(n_jobs) == 5:
             raise DFTError("1 of 5 calculations failed: structure 9: no convergence")
 
-    monkeypatch.setattr(steps, "label", fail_on_the_last_job)
+    monkeypatch.setattr(dft_steps, "label", fail_on_the_last_job)
     while launch_rocket(launchpad, FWorker(query={"spec.round": 0}), strm_lvl="CRITICAL"):
         pass
     mine = mongo.database.fireworks.find({"spec.round": 0})

@@ -11,9 +11,10 @@ from ase.calculators.emt import EMT
 from hullscreen.dft_adapters.ase_engine import ASEEngine
 from hullscreen.dft_adapters.structure_key import structure_key
 from hullscreen.potentials.errors import CampaignError, DFTError
-from hullscreen.workflows import decisions, quarantine, steps
+from hullscreen.workflows import decisions, dft_steps, potential_steps, quarantine
 from hullscreen.workflows.campaign import add_prototypes
 from hullscreen.workflows.campaign_status import campaign_status
+from hullscreen.workflows.labelled import labelled_structures
 from hullscreen.workflows.report import campaign_report
 from hullscreen.workflows.results import final_hull
 from hullscreen.workflows.screening import TIE
@@ -239,7 +240,7 @@ def test_final_relaxations_that_lie_fail_with_their_reason(lie, honest, run, lie
     others = {formula: energy for formula, energy in honest[0].items() if formula != "CuPd"}
     assert stable(campaign) == pytest.approx(others, abs=TIE)
     # Repeated, nothing is computed and nothing changes.
-    steps.relax_with_dft(campaign, campaign.store.last_round(), *EVERYTHING)
+    dft_steps.relax_with_dft(campaign, campaign.store.last_round(), *EVERYTHING)
     assert quarantined(campaign) == aside
 
 
@@ -281,7 +282,7 @@ def seeded(make_campaign, liar):
         decisions.first_round(campaign)
         liar.begin(wanted, change)
         with contextlib.suppress(DFTError):
-            steps.label(campaign, campaign.store.round(0), *EVERYTHING)
+            dft_steps.label(campaign, campaign.store.round(0), *EVERYTHING)
         liar.rest()
         return campaign
 
@@ -291,13 +292,13 @@ def seeded(make_campaign, liar):
 def test_without_judgement_a_lie_of_the_seed_spoils_the_fit(seeded, monkeypatch):
     lie = (compound("CuPd"), energy_off_by(-3.0))
     campaign = seeded(*lie, name="judged")
-    steps.fit_potential(campaign, campaign.store.round(0))
+    potential_steps.fit_potential(campaign, campaign.store.round(0))
     assert len(quarantined(campaign)) == 1
     blind(monkeypatch)
     other = seeded(*lie, name="blind")
     # Computed for both, and put aside for both; the one that is blind learns it.
     other.store.release_dft(quarantined(campaign)[0][0])
-    steps.fit_potential(other, other.store.round(0))
+    potential_steps.fit_potential(other, other.store.round(0))
     right, spoilt = campaign.store.potential(0), other.store.potential(0)
     assert spoilt.n_training == right.n_training + 1
     assert spoilt.loss > 10.0 * right.loss
@@ -305,14 +306,14 @@ def test_without_judgement_a_lie_of_the_seed_spoils_the_fit(seeded, monkeypatch)
 
 def test_a_label_that_is_no_number_failed_and_nothing_is_quarantined(seeded):
     campaign = seeded(compound("CuPd"), forces_times(np.nan))
-    steps.fit_potential(campaign, campaign.store.round(0))
+    potential_steps.fit_potential(campaign, campaign.store.round(0))
     assert ["not a finite number" in r.reason for r in campaign.store.failed_dft()] == [True]
     assert quarantined(campaign) == []
 
 
 def test_without_forces_a_label_contradicts_the_others(seeded, liar):
     campaign = seeded(compound("Cu2Pd"), forces_times(0.0))
-    steps.fit_potential(campaign, campaign.store.round(0))
+    potential_steps.fit_potential(campaign, campaign.store.round(0))
     assert len(liar.keys) == 1
     assert ["forces or stress" in reason for *_, reason in quarantined(campaign)] == [True]
 
@@ -324,9 +325,9 @@ def test_if_too_many_contradict_the_potential_nothing_is_put_aside(seeded, mongo
         next(lies)(results, n_atoms)
 
     campaign = seeded(lambda _formula, n: n in range(8, 30, 4), change)
-    steps.fit_potential(campaign, campaign.store.round(0))
+    potential_steps.fit_potential(campaign, campaign.store.round(0))
     assert quarantined(campaign) == []
-    assert campaign.store.potential(0).n_training == len(steps.labelled_structures(campaign))
+    assert campaign.store.potential(0).n_training == len(labelled_structures(campaign))
     doubts = campaign.store.campaign()["doubts"]
     assert "labels contradict the potential that has learnt them" in doubts["0"]
     assert campaign_status(campaign.store, mongo)["doubts"] == doubts
@@ -353,16 +354,16 @@ def test_killed_at_any_write_a_fit_puts_aside_the_same(seeded, mongo, mortal, pu
         {name: list(mongo.database[name].find({})) for name in OURS},
         campaign.store.round(0),
     )
-    steps.fit_potential(campaign, round_)
+    potential_steps.fit_potential(campaign, round_)
     assert {key for key, *_ in quarantined(campaign)} == {keys[i] for i in (14, 17, 20, 22)}
     expected, lives = state_of(mongo.database), 0
     while True:
         put_back(mongo, before)
         with mortal(lives) as fate:
-            steps.fit_potential(campaign, round_)
+            potential_steps.fit_potential(campaign, round_)
         if not fate.dead:
             break
-        steps.fit_potential(campaign, round_)
+        potential_steps.fit_potential(campaign, round_)
         assert state_of(mongo.database) == expected, f"killed after {lives} writes"
         lives += 1
     assert lives >= 5
@@ -371,26 +372,26 @@ def test_killed_at_any_write_a_fit_puts_aside_the_same(seeded, mongo, mortal, pu
 def test_what_is_quarantined_is_not_computed_again_and_not_learnt_by_others(seeded, liar):
     lie = (compound("CuPd"), energy_off_by(-3.0))
     first = seeded(*lie)
-    steps.fit_potential(first, first.store.round(0))
+    potential_steps.fit_potential(first, first.store.round(0))
     (aside,) = quarantined(first)
     n = len(liar.computed)
     second = seeded(lambda *_: False, None, name="second")
     # A new campaign tries each element.
     assert liar.computed[n:] == ["Cu", "Pd"]
-    steps.fit_potential(second, second.store.round(0))
-    assert aside[0] not in {result.key for _, result in steps.labelled_structures(second)}
+    potential_steps.fit_potential(second, second.store.round(0))
+    assert aside[0] not in {result.key for _, result in labelled_structures(second)}
     assert second.store.potential(0).n_training == first.store.potential(0).n_training
     assert list(second.store.quarantined_dft(second.store.selected_keys())) == [aside[0]]
 
 
 def test_what_was_released_by_hand_is_learnt_and_not_judged_again(seeded):
     campaign = seeded(compound("CuPd"), energy_off_by(-3.0))
-    steps.fit_potential(campaign, campaign.store.round(0))
+    potential_steps.fit_potential(campaign, campaign.store.round(0))
     (aside,) = quarantined(campaign)
     n = campaign.store.potential(0).n_training
     campaign.store.release_dft(aside[0])
     campaign.store._database.potentials.delete_many({})
-    steps.fit_potential(campaign, campaign.store.round(0))
+    potential_steps.fit_potential(campaign, campaign.store.round(0))
     assert aside[0] not in {key for key, *_ in quarantined(campaign)}
     assert campaign.store.potential(0).n_training == n + 1
 
@@ -399,7 +400,7 @@ def test_structures_whose_label_was_wrong_are_left_alone_while_learning(seeded, 
     from hullscreen.workflows.rounds import beyond_dft
 
     campaign = seeded(compound("CuPd"), energy_off_by(-3.0))
-    steps.fit_potential(campaign, campaign.store.round(0))
+    potential_steps.fit_potential(campaign, campaign.store.round(0))
     assert beyond_dft(campaign) == []
     mongo.database.dft_results.update_one({"state": "quarantined"}, {"$set": {"purpose": "learn"}})
     (result,) = campaign.store.quarantined_here()

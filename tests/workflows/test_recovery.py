@@ -14,7 +14,7 @@ from hullscreen.database.claims import Claims
 from hullscreen.dft_adapters.engine import EngineMissingError
 from hullscreen.launch import campaign_outcome
 from hullscreen.potentials.errors import CampaignError, DatabaseError, DFTError
-from hullscreen.workflows import decisions, holding, recovery, steps
+from hullscreen.workflows import decisions, dft_steps, holding, recovery
 from hullscreen.workflows.flows import submit_round
 
 HERE = socket.gethostname()
@@ -173,7 +173,7 @@ def test_what_failed_is_run_again_if_it_may_succeed(case, round_begun, launchpad
 
     with monkeypatch.context() as patch:
         if in_dft:
-            patch.setattr(steps, "label", fail)
+            patch.setattr(dft_steps, "label", fail)
         else:
             patch.setattr(decisions, "decide", fail)
         run_rockets(launchpad, number, most=1 if in_dft else 2)
@@ -199,7 +199,7 @@ def test_a_step_that_lost_its_server_is_given_back(step, round_begun, launchpad,
 
     with monkeypatch.context() as patch:
         if step == "DFT":
-            patch.setattr(steps, "label", fail)
+            patch.setattr(dft_steps, "label", fail)
         else:
             patch.setattr(decisions, "decide", fail)
         run_rockets(launchpad, number, most=1 if step == "DFT" else 2)
@@ -214,7 +214,7 @@ def test_dft_that_a_stopped_round_needs_is_run_again(round_begun, launchpad, mon
         raise DFTError("4 of 4 calculations failed: the disk was full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "label", fail)
+        patch.setattr(dft_steps, "label", fail)
         run_rockets(launchpad, number)
     # The decision found no label to measure σ with.
     assert {f.category for f in recovery.failures(launchpad, campaign)} == {"dft", "train"}

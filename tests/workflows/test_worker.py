@@ -5,7 +5,7 @@ import threading
 import pytest
 from fireworks import FWAction, FWorker
 
-from hullscreen.workflows import decisions, steps
+from hullscreen.workflows import decisions, dft_steps
 from hullscreen.workflows.flows import submit_campaign, submit_round
 from hullscreen.workflows.worker import work
 
@@ -66,7 +66,7 @@ def test_steps_that_are_to_be_run_once_more_are_run_though_the_hull_is_there(
     first = mongo.database.fireworks.find_one({"name": {"$regex": "DFT relaxations"}})
     launchpad.rerun_fw(first["fw_id"])
     ran = []
-    monkeypatch.setattr(steps, "relax_with_dft", lambda *args: ran.append(args))
+    monkeypatch.setattr(dft_steps, "relax_with_dft", lambda *args: ran.append(args))
     work(launchpad, store, poll_s=0.01)
     assert len(ran) == 1
     assert set(states(mongo).values()) == {"COMPLETED"}
@@ -84,7 +84,7 @@ def test_fireworks_of_a_round_that_is_not_completely_submitted_are_left_alone(
     def look(*_args):
         seen.append(store.last_round().submitted)
 
-    monkeypatch.setattr(steps, "relax_with_dft", look)
+    monkeypatch.setattr(dft_steps, "relax_with_dft", look)
     monkeypatch.setattr(decisions, "_finish", lambda c: c.store.set_campaign(finished=True))
     timer = threading.Timer(0.5, store.set_submitted, [number])
     timer.start()
@@ -105,8 +105,8 @@ def test_workers_take_their_kinds_of_steps_only(at_the_end, launchpad, mongo, mo
     store = at_the_end.store
     submit_round(launchpad, at_the_end, store.last_round().number)
     ran = []
-    relax = steps.relax_with_dft
-    monkeypatch.setattr(steps, "relax_with_dft", lambda *args: (ran.append(args), relax(*args)))
+    relax = dft_steps.relax_with_dft
+    monkeypatch.setattr(dft_steps, "relax_with_dft", lambda *args: (ran.append(args), relax(*args)))
     others = threading.Thread(
         target=work,
         args=(launchpad, store),
@@ -136,7 +136,7 @@ def test_a_worker_waits_for_steps_that_another_one_runs(at_the_end, launchpad):
     worker.join(timeout=0.5)
     assert worker.is_alive()
     # The other one does its relaxations; then there is the decision to take.
-    steps.relax_with_dft(at_the_end, store.last_round(), 0, 10**9)
+    dft_steps.relax_with_dft(at_the_end, store.last_round(), 0, 10**9)
     launchpad.complete_launch(launch_id, FWAction())
     worker.join(timeout=60)
     assert not worker.is_alive()
