@@ -36,7 +36,7 @@ from hullscreen.workflows.dft_jobs import (
     relaxation_kind,
     stored_energy,
 )
-from hullscreen.workflows.labelled import labelled_structures, training_set_of
+from hullscreen.workflows.labelled import label_digest, labelled_structures, training_set_of
 from hullscreen.workflows.learning import shortest_bond, train
 from hullscreen.workflows.publishing import publish_hull
 
@@ -227,6 +227,7 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
                 ),
                 energy_rmse=_thousandth(residuals["energy_rmse_mev_per_atom"]),
                 force_rmse=_thousandth(residuals["force_rmse_mev_per_angstrom"]),
+                labels=b"".join(label_digest(result) for _, result in verdicts.others(labels)),
             )
         )
 
