@@ -12,6 +12,7 @@ from typing import Any
 from hullscreen.database.cost_queries import CostQueries
 from hullscreen.database.dft_queries import DFTQueries
 from hullscreen.database.documents import CampaignDocument, now
+from hullscreen.database.publications import Publications
 from hullscreen.database.restore import refuse_half_restored
 from hullscreen.database.round_queries import RoundQueries
 from hullscreen.database.schema import ensure_schema
@@ -21,7 +22,7 @@ from hullscreen.potentials.errors import CampaignError
 __all__ = ["CampaignStore", "StructureBatch"]
 
 
-class CampaignStore(StructureQueries, RoundQueries, DFTQueries, CostQueries):
+class CampaignStore(StructureQueries, RoundQueries, DFTQueries, Publications, CostQueries):
     """One campaign in one database: its own document, and all queries."""
 
     def create(self, campaign: CampaignDocument) -> None:

@@ -23,6 +23,7 @@ from hullscreen.workflows.campaign_control import begin_work
 from hullscreen.workflows.decisions import new_labels, reopen
 from hullscreen.workflows.flows import prepare_launchpad, submit_campaign
 from hullscreen.workflows.holding import worker_name
+from hullscreen.workflows.publishing import publish_hull
 from hullscreen.workflows.worker import launchpad_on
 
 
@@ -110,6 +111,8 @@ def in_passes(
     A hull that is there is left alone, unless jobs say nothing about their structures or labels
     have been computed anew that nobody has learnt from.
     """
+    # A command that was killed may have left documents that say what counts no longer.
+    publish_hull(session.store)
     done = campaign_outcome.is_done(session, launchpad)
     if not done or campaign_outcome.lacking(launchpad, campaign):
         one_pass()

@@ -26,7 +26,7 @@ from hullscreen.potentials.structures import join
 from hullscreen.workflows.borrowed_labels import borrowed_labels, systems_of
 from hullscreen.workflows.campaign import Campaign, total_structures
 from hullscreen.workflows.labelled import labelled_structures
-from hullscreen.workflows.publishing import publish_hull
+from hullscreen.workflows.publishing import publish_hulls_of
 from hullscreen.workflows.refinement import refine
 from hullscreen.workflows.rounds import (
     CONVERGED,
@@ -158,7 +158,8 @@ def _finish(campaign: Campaign) -> None:
             f"no DFT relaxation of pure {', '.join(missing)} succeeded, so there is no hull; the "
             f"first reason: {reasons[0] if reasons else 'see the jobs'}; mend it and run again"
         )
-    publish_hull(campaign.store)
+    # Other campaigns may have lacked what was computed here.
+    publish_hulls_of(campaign.store, campaign.store.final_keys())
     campaign.store.set_campaign(finished=True)
 
 

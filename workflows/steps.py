@@ -38,7 +38,7 @@ from hullscreen.workflows.dft_jobs import (
 )
 from hullscreen.workflows.labelled import label_digest, labelled_structures, training_set_of
 from hullscreen.workflows.learning import shortest_bond, train
-from hullscreen.workflows.publishing import publish_hull
+from hullscreen.workflows.publishing import PUBLISHED_EVERY_S, publish_hull
 
 CONVERGED = Outcome.CONVERGED.name.lower()
 # Relaxed structures are saved in groups of this many: a killed worker loses seconds.
@@ -126,7 +126,8 @@ def relax_with_dft(
                 failures.append(f"structure {index}: {error}")
             campaign.store.save_final(index, final)
         if wanted:
-            publish_hull(campaign.store)
+            campaign.store.note_hull_change()
+            publish_hull(campaign.store, if_older_s=PUBLISHED_EVERY_S)
     _raise_failures(failures, len(wanted))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hullscreen.database import collections
+from hullscreen.database.publications import BEGAN_AT, CHANGES, PUBLICATION, PUBLISHED
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.gradient_rows import energy_rows
 from hullscreen.workflows import decisions, refinement
@@ -16,7 +17,10 @@ from hullscreen.workflows.rounds import fractions
 from hullscreen.workflows.screening import TIE, ErrorEstimate
 
 # What differs between two decisions that are the same.
-OF_THE_MOMENT = ("_id", "created_at", "last_updated", "cpu_seconds", "directory")
+OF_THE_MOMENT = (
+    *("_id", "created_at", "last_updated", "cpu_seconds", "directory"),
+    *(PUBLICATION, CHANGES, PUBLISHED, BEGAN_AT),
+)
 OURS = ("campaigns", "structures", "selected", "rounds", "potentials", "dft_results")
 KINDS = (
     "begin",
