@@ -66,6 +66,21 @@ class CampaignStore(StructureQueries, RoundQueries, DFTQueries, Publications, Co
             "campaigns", {"created_at": {"$lt": before}}, fields, sort=["created_at", "name"]
         )
 
+    def new_labels(self) -> int:
+        """Labels that came after the last fit, of jobs run again, or results changed by hand.
+
+        So are final relaxations that another campaign's user has removed.
+        """
+        fitted = self.potentials(["n_training"])
+        learnt = int(fitted[-1]["n_training"]) if fitted else 0
+        states = self.dft_states(list({key for _, key in self.asked()}))
+        n_labels = sum(state == "done" for state in states.values())
+        # A released or removed result of a relaxation is in no training set.
+        changed = int(self.campaign().get("labels_changed", 0))
+        final = set(self.final_keys())
+        removed = len(final) - len(self.dft_states(list(final)))
+        return max(n_labels - learnt, changed, removed)
+
     def set_campaign(self, **fields: Any) -> None:
         """Change fields of the campaign's document."""
         change = {"$set": {**fields, "last_updated": now()}}
