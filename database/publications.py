@@ -38,7 +38,7 @@ class Publications(Collections):
         """Say that the documents lag behind what DFT has found, until somebody writes them."""
         self._update("campaigns", {"name": self.name}, {"$inc": {CHANGES: 1}})
 
-    def begin_publication(self, *, if_older_s: float | None = None) -> int | None:
+    def begin_publication(self, *, if_older_s: int | None = None) -> int | None:
         """Number of a new writing, which no earlier one can disturb any more.
 
         Parameters
@@ -52,11 +52,10 @@ class Publications(Collections):
         """
         query: Query = {"name": self.name}
         if if_older_s is not None:
-            since = {
-                "$dateSubtract": {"startDate": "$$NOW", "unit": "second", "amount": if_older_s}
-            }
-            lags = {"$gt": [{"$ifNull": [f"${CHANGES}", 0]}, {"$ifNull": [f"${PUBLISHED}", 0]}]}
-            query["$expr"] = {"$and": [lags, {"$lt": [f"${BEGAN_AT}", since]}]}
+            ago = {"startDate": "$$NOW", "unit": "second", "amount": if_older_s}
+            lags = {"$gt": [f"${CHANGES}", {"$ifNull": [f"${PUBLISHED}", 0]}]}
+            rested = {"$lte": [f"${BEGAN_AT}", {"$dateSubtract": ago}]}
+            query["$expr"] = {"$and": [lags, rested]}
         change = {"$inc": {CHANGES: 1}, "$currentDate": {BEGAN_AT: True}}
         self._refuse_if_only_reading()
         found = self._retry(
