@@ -12,6 +12,7 @@ from typing import Any
 from hullscreen.database.cost_queries import CostQueries
 from hullscreen.database.dft_queries import DFTQueries
 from hullscreen.database.documents import CampaignDocument, now
+from hullscreen.database.publications import Publications
 from hullscreen.database.restore import refuse_half_restored
 from hullscreen.database.round_queries import RoundQueries
 from hullscreen.database.schema import ensure_schema
@@ -22,7 +23,9 @@ from hullscreen.potentials.errors import CampaignError
 __all__ = ["CampaignStore", "StructureBatch"]
 
 
-class CampaignStore(StructureQueries, StructureWrites, RoundQueries, DFTQueries, CostQueries):
+class CampaignStore(
+    StructureQueries, StructureWrites, RoundQueries, DFTQueries, Publications, CostQueries
+):
     """One campaign in one database: its own document, and all queries."""
 
     def create(self, campaign: CampaignDocument) -> None:
@@ -65,6 +68,21 @@ class CampaignStore(StructureQueries, StructureWrites, RoundQueries, DFTQueries,
         return self._find(
             "campaigns", {"created_at": {"$lt": before}}, fields, sort=["created_at", "name"]
         )
+
+    def new_labels(self) -> int:
+        """Labels that came after the last fit, of jobs run again, or results changed by hand.
+
+        So are final relaxations that another campaign's user has removed.
+        """
+        fitted = self.potentials(["n_training"])
+        learnt = int(fitted[-1]["n_training"]) if fitted else 0
+        states = self.dft_states(list({key for _, key in self.asked()}))
+        n_labels = sum(state == "done" for state in states.values())
+        # A released or removed result of a relaxation is in no training set.
+        changed = int(self.campaign().get("labels_changed", 0))
+        final = set(self.final_keys())
+        removed = len(final) - len(self.dft_states(list(final)))
+        return max(n_labels - learnt, changed, removed)
 
     def set_campaign(self, **fields: Any) -> None:
         """Change fields of the campaign's document."""

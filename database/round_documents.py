@@ -90,6 +90,10 @@ class RoundDocument(Document):
     created_at: datetime = field(default_factory=now)
 
 
+# Of a hash, of which the first bytes are enough to tell labels apart.
+LABEL_BYTES = 16
+
+
 @dataclass(frozen=True)
 class PotentialDocument(Document):
     """A fitted potential and its active set.
@@ -110,6 +114,9 @@ class PotentialDocument(Document):
     energy_rmse, force_rmse
         Root mean square errors on the labels, eV/atom and eV/Å. None in databases of earlier
         versions.
+    labels
+        What tells each label that it was fitted to from all others, `LABEL_BYTES` bytes each, in
+        their order. Empty in databases of earlier versions.
     """
 
     campaign: str
@@ -124,4 +131,5 @@ class PotentialDocument(Document):
     lowest_energy_per_atom: float | None = None
     energy_rmse: float | None = None
     force_rmse: float | None = None
+    labels: bytes = b""
     created_at: datetime = field(default_factory=now)

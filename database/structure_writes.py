@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -100,21 +100,14 @@ class StructureWrites(Collections):
 
     def save_known(self, known: Mapping[int, Known]) -> None:
         """Write, by index, what is known of energies now; it takes the place of what was."""
-        self.set_fields({index: asdict(one) for index, one in known.items()})
-
-    def set_fields(
-        self, fields: Mapping[int, Mapping[str, Any]], remove: Sequence[str] = ()
-    ) -> None:
-        """Change fields of structures by index, and remove others."""
         moment = now()
-        removal = {"$unset": dict.fromkeys(remove, "")} if remove else {}
         writes = (
             UpdateOne(
                 {"campaign": self.name, "index": index},
-                {"$set": {**values, "last_updated": moment}, **removal},
+                {"$set": {**asdict(one), "last_updated": moment}},
                 hint=ascending(BY_INDEX),
             )
-            for index, values in fields.items()
+            for index, one in known.items()
         )
         self._bulk("structures", writes)
 

@@ -20,9 +20,10 @@ from hullscreen.launch.progress import Board
 from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign, register
 from hullscreen.workflows.campaign_control import begin_work
-from hullscreen.workflows.decisions import new_labels, reopen
+from hullscreen.workflows.decisions import reopen
 from hullscreen.workflows.flows import prepare_launchpad, submit_campaign
 from hullscreen.workflows.holding import worker_name
+from hullscreen.workflows.publishing import publish_hull
 from hullscreen.workflows.worker import launchpad_on
 
 
@@ -110,10 +111,12 @@ def in_passes(
     A hull that is there is left alone, unless jobs say nothing about their structures or labels
     have been computed anew that nobody has learnt from.
     """
+    # A command that was killed may have left documents that say what counts no longer.
+    publish_hull(session.store)
     done = campaign_outcome.is_done(session, launchpad)
     if not done or campaign_outcome.lacking(launchpad, campaign):
         one_pass()
-    if new_labels(campaign) > 0:
+    if session.store.new_labels() > 0:
         one_pass()
 
 
@@ -133,9 +136,10 @@ def begin_pass(
     """
     recovery.retry_failed(launchpad, campaign, all_steps=True)
     if session.store.campaign()["finished"] and recovery.is_idle(launchpad, session.store):
+        n_new = session.store.new_labels()
         board.note(
-            f"{new_labels(campaign)} labels of jobs that were run again, or changed by hand, are "
-            "learnt, and everything is screened once more"
+            f"{n_new} labels of jobs that were run again, or changed by hand, are learnt, and "
+            "everything is screened once more"
         )
         reopen(campaign)
     recovery.resubmit(launchpad, campaign)

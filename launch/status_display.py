@@ -251,6 +251,8 @@ def _advice(status: Status, groups: list[dict[str, Any]], directory: Path) -> It
 
 
 def _remarks(status: Status, directory: Path) -> Iterator[Text]:
+    if status["due"]:
+        yield Text(status["due"])
     if status["n_quarantined"]:
         yield Text(
             f"DFT results that cannot be right and were put aside: {status['n_quarantined']}; "

@@ -25,9 +25,8 @@ from hullscreen.potentials.relaxation import Outcome
 from hullscreen.potentials.structures import join
 from hullscreen.workflows.borrowed_labels import borrowed_labels, systems_of
 from hullscreen.workflows.campaign import Campaign, total_structures
-from hullscreen.workflows.labelled import labelled_structures
 from hullscreen.workflows.potential_steps import judge_sample
-from hullscreen.workflows.publishing import publish_hull
+from hullscreen.workflows.publishing import publish_hulls_of
 from hullscreen.workflows.refinement import refine
 from hullscreen.workflows.rounds import (
     CONVERGED,
@@ -83,20 +82,6 @@ def first_round(campaign: Campaign) -> None:
         choices,
         borrowed,
     )  # fmt: skip
-
-
-def new_labels(campaign: Campaign) -> int:
-    """Labels that came after the last fit, of jobs that were run again, or were changed by hand.
-
-    So are final relaxations that another campaign's user has removed.
-    """
-    potentials = campaign.store.potentials(["n_training"])
-    learnt = potentials[-1]["n_training"] if potentials else 0
-    # A released or removed result of a relaxation is in no training set.
-    changed = int(campaign.store.campaign().get("labels_changed", 0))
-    final = campaign.store.final_keys()
-    removed = len(set(final) - set(campaign.store.dft_results(final)))
-    return max(len(labelled_structures(campaign)) - int(learnt), changed, removed)
 
 
 def reopen(campaign: Campaign) -> None:
@@ -158,7 +143,8 @@ def _finish(campaign: Campaign) -> None:
             f"no DFT relaxation of pure {', '.join(missing)} succeeded, so there is no hull; the "
             f"first reason: {reasons[0] if reasons else 'see the jobs'}; mend it and run again"
         )
-    publish_hull(campaign.store)
+    # Other campaigns may have lacked what was computed here.
+    publish_hulls_of(campaign.store, campaign.store.final_keys())
     campaign.store.set_campaign(finished=True)
 
 

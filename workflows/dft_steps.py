@@ -21,7 +21,7 @@ from hullscreen.workflows.dft_jobs import (
     stored_energy,
 )
 from hullscreen.workflows.potential_steps import COLLAPSE_OF_MIN_DISTANCE, min_distance
-from hullscreen.workflows.publishing import publish_hull
+from hullscreen.workflows.publishing import PUBLISHED_EVERY_S, publish_hull
 
 
 def label(
@@ -98,7 +98,8 @@ def relax_with_dft(
                 failures.append(f"structure {index}: {error}")
             campaign.store.save_final(index, final)
         if wanted:
-            publish_hull(campaign.store)
+            campaign.store.note_hull_change()
+            publish_hull(campaign.store, if_older_s=PUBLISHED_EVERY_S)
     _raise_failures(failures, len(wanted))
 
 

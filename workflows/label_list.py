@@ -15,6 +15,7 @@ from pymatgen.core import Composition
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.dft_documents import DFTDocument
 from hullscreen.potentials.errors import CampaignError, InputError
+from hullscreen.workflows.publishing import publish_hulls_of
 
 # Of a key; shorter ones could name many results.
 SHORTEST_PREFIX = 6
@@ -93,8 +94,10 @@ def release(store: CampaignStore, key: str) -> DFTDocument:
             f"the DFT result {result.key[:12]} is {result.state}, and only what is quarantined can "
             "be released; --recompute computes one again"
         )
-    store.release_dft(result.key)
+    # Noted first: whatever happens in between, the next run learns once more.
     _note_change(store)
+    store.release_dft(result.key)
+    publish_hulls_of(store, [result.key])
     return result
 
 
@@ -119,6 +122,7 @@ def recompute(store: CampaignStore, key: str) -> DFTDocument:
     _note_change(store)
     _set_aside(Path(campaign["directory"]) / result.key[:2] / result.key)
     store.remove_dft(result)
+    publish_hulls_of(store, [result.key])
     return result
 
 

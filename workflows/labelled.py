@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 
 from hullscreen.database.dft_documents import DFTDocument
-from hullscreen.database.round_documents import Selected
+from hullscreen.database.documents import pack
+from hullscreen.database.round_documents import LABEL_BYTES, PotentialDocument, Selected
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.potentials.fit import TrainingSet
 from hullscreen.potentials.structures import FloatArray, join
@@ -45,6 +47,34 @@ def _counts(result: DFTDocument, judged_again_by: str) -> bool:
     if result.state == "done":
         return True
     return bool(judged_again_by) and result.judged_by == judged_again_by
+
+
+def label_digest(result: DFTDocument) -> bytes:
+    """What tells a label from all others, one of the same structure computed again included."""
+    numbers = (stored_energy(result), stored_array(result.forces), stored_array(result.stress))
+    content = b"".join([result.key.encode(), *(pack(np.asarray(one)) for one in numbers)])
+    return hashlib.sha256(content).digest()[:LABEL_BYTES]
+
+
+def learnt_labels(campaign: Campaign, potential: PotentialDocument) -> list[Label]:
+    """The labels that a potential was fitted to, in their order, as far as they are still stored.
+
+    Those that were put aside since are among them. Of a potential of an earlier version, which has
+    not kept what it was fitted to, the labels that count now.
+    """
+    until = {"$lte": potential.number}
+    if not potential.labels:
+        return labelled_structures(campaign, round=until)
+    selected = {one.key: one for one in reversed(campaign.store.selected(round=until))}
+    stored = {
+        label_digest(result): (selected[key], result)
+        for key, result in campaign.store.dft_results(list(selected)).items()
+        if result.energy is not None
+    }
+    learnt = [
+        potential.labels[i : i + LABEL_BYTES] for i in range(0, len(potential.labels), LABEL_BYTES)
+    ]
+    return [stored[one] for one in learnt if one in stored]
 
 
 def training_set_of(campaign: Campaign, labels: Sequence[Label]) -> TrainingSet:

@@ -23,7 +23,7 @@ from hullscreen.potentials.relaxation import Outcome, RelaxationLimits, relax
 from hullscreen.potentials.relaxation import Relaxed as Batch
 from hullscreen.workflows import quarantine
 from hullscreen.workflows.campaign import Campaign, read_potential
-from hullscreen.workflows.labelled import labelled_structures, training_set_of
+from hullscreen.workflows.labelled import label_digest, labelled_structures, training_set_of
 from hullscreen.workflows.learning import shortest_bond, train
 
 CONVERGED = Outcome.CONVERGED.name.lower()
@@ -77,6 +77,7 @@ def fit_potential(campaign: Campaign, round_: RoundDocument) -> None:
                 ),
                 energy_rmse=_thousandth(residuals["energy_rmse_mev_per_atom"]),
                 force_rmse=_thousandth(residuals["force_rmse_mev_per_angstrom"]),
+                labels=b"".join(label_digest(result) for _, result in verdicts.others(labels)),
             )
         )
 

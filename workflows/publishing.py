@@ -1,12 +1,12 @@
 """The hull of DFT relaxations, written into the structures' documents for whoever asks MongoDB.
 
-No decision of a campaign reads it: it follows from the DFT results, may be written at any time, and
-writing it again changes nothing.
+No decision of a campaign reads it: it follows from the DFT results, may be written at any time and
+by several at once, and writing it again changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hullscreen.database.campaign_store import CampaignStore
@@ -17,33 +17,50 @@ from hullscreen.workflows.hull_entries import Entry
 from hullscreen.workflows.results import HullResult, final_hull
 
 PUBLISHED = (*KNOWN_FIELDS, *HULL_FIELDS)
+# While relaxations end one after another: writing takes a second where there are thousands.
+PUBLISHED_EVERY_S = 20
 SYMMETRY_FIELDS = ("symbol", "number", "crystal_system")
 
 
-def publish_hull(store: CampaignStore) -> int:
+def publish_hull(store: CampaignStore, *, if_older_s: int | None = None) -> int:
     """Write the hull of what DFT has relaxed so far into the documents, if they say otherwise.
 
     Before the elements are relaxed there is none; what an earlier one has said is removed.
 
+    Parameters
+    ----------
+    if_older_s
+        Only if the documents lag, and nobody has begun to write them for so many seconds.
+
     Returns
     -------
-    How many documents were changed.
+    How many documents were to be changed.
     """
-    query = {"stage": 3, "final": {"$exists": True}}
-    found = store.search(query, ["index", *PUBLISHED], sort=["index"])
-    before = {document["index"]: document for document in found}
-    if not before:
+    number = store.begin_publication(if_older_s=if_older_s)
+    if number is None:
         return 0
-    wanted = _wanted(store, before)
+    query = {"stage": 3, "final": {"$exists": True}}
+    found = store.search(query, ["index", "final", *PUBLISHED], sort=["index"])
+    before = {document["index"]: document for document in found}
+    wanted = _wanted(store, before) if before else {}
     changed = {
         index: values
         for index, values in wanted.items()
         if any(before[index].get(name) != value for name, value in values.items())
     }
-    gone = [i for i, known in before.items() if _is_published(known) and i not in wanted]
-    store.set_fields(changed)
-    store.set_fields({index: {} for index in gone}, remove=PUBLISHED)
-    return len(changed) + len(gone)
+    changed |= {i: {} for i, known in before.items() if _is_published(known) and i not in wanted}
+    finals = {index: before[index]["final"] for index in changed}
+    store.publish(number, finals, changed, remove=PUBLISHED)
+    return len(changed)
+
+
+def publish_hulls_of(store: CampaignStore, keys: Sequence[str]) -> None:
+    """Write the hulls of all campaigns of the database again whose relaxations have these results.
+
+    To be called when results that campaigns share count no longer, or count again.
+    """
+    for name in store.campaigns_with_final(keys):
+        publish_hull(CampaignStore(store.connection, name, store.require_claim))
 
 
 def _is_published(known: Mapping[str, Any]) -> bool:

@@ -32,6 +32,7 @@ from hullscreen.workflows.judgement import (
     relaxation_fault,
 )
 from hullscreen.workflows.labelled import Label, labelled_structures, training_set_of
+from hullscreen.workflows.publishing import publish_hulls_of
 from hullscreen.workflows.screening import possible_gain
 
 RANGE, CONTRADICTION, RELAXATION = "range", "contradiction", "relaxation"
@@ -75,6 +76,8 @@ def note(campaign: Campaign, round_: RoundDocument, verdicts: Verdicts) -> None:
         campaign.store.quarantine(
             key, reason=reason, judged=judged, judged_by=judge_of(campaign, round_)
         )
+    # Other campaigns may have taken them for right.
+    publish_hulls_of(campaign.store, list(verdicts.aside))
     if verdicts.doubt:
         campaign.store.set_campaign(**{f"doubts.{round_.number}": verdicts.doubt})
 

@@ -1,5 +1,7 @@
 """Looking after a campaign: steps whose worker is gone, or that failed for no reason of their own.
 
+So are documents that lag behind the hull because relaxations ended too soon after one another.
+
 Every worker does this once per heartbeat, `hullscreen run` and `launch` too; nobody has to call
 `lpad detect_lostruns`. Whether a worker lives is told by how often it was *seen* to stand still,
 not by times: clocks may jump, and a machine that slept finds everything as it was.
@@ -23,6 +25,7 @@ from hullscreen.potentials.errors import DatabaseError
 from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign
 from hullscreen.workflows.holding import is_gone
+from hullscreen.workflows.publishing import PUBLISHED_EVERY_S, publish_hull
 
 # A step that has stood still in so many looks in a row has lost its worker.
 LOOKS = 3
@@ -71,6 +74,7 @@ class Tender:
             lost = [claim for claim in self._lost(ended_jobs) if self._revoke(claim)]
             recovery.resynchronise(self.launchpad, self.campaign)
             recovery.retry_failed(self.launchpad, self.campaign, all_steps=False)
+            publish_hull(self.campaign.store, if_older_s=PUBLISHED_EVERY_S)
             self._wake()
         return len(lost)
 

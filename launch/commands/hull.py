@@ -56,18 +56,22 @@ def command(
     the campaign goes on, the hull of what is relaxed so far is shown, and said to be provisional.
     """
     from hullscreen.launch.campaign_session import open_started
+    from hullscreen.launch.going_on import what_is_due
     from hullscreen.workflows.results import final_hull
 
     if picture is not None:
         _check_suffix(picture)
     with open_started(directory, database_uri) as session:
         result = final_hull(session.store)
+        due = what_is_due(session.store, directory)
         if picture is not None:
             _draw(session.store, result, picture)
     if as_json:
         click.echo(json.dumps(result.to_dict(everything=everything)))
         return
     show_hull(result, everything=everything)
+    if due:
+        click.echo(due)
     if picture is not None:
         click.echo(f"The picture is in {picture}.")
 

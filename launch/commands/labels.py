@@ -51,7 +51,7 @@ def command(
     repeated, and what failed only if it is asked for like this or by `lpad rerun_fws`.
     """
     from hullscreen.launch.campaign_session import open_started
-    from hullscreen.launch.going_on import going_on
+    from hullscreen.launch.going_on import learning_again
     from hullscreen.potentials.errors import InputError
     from hullscreen.workflows import label_list
 
@@ -72,8 +72,7 @@ def command(
         click.echo(json.dumps({"total": len(shown), "labels": shown, "doubts": doubts}))
     elif release or recompute:
         what = "counts again" if release else "is removed"
-        to_go_on = going_on(campaign, directory)
-        click.echo(f"{_name(shown[0])} {what}; `{to_go_on}` learns and screens once more.")
+        click.echo(f"{_name(shown[0])} {what}; {learning_again(campaign, directory)}")
     else:
         _show(shown, doubts, directory)
 

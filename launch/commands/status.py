@@ -41,7 +41,7 @@ def command(*, directory: Path, watch: bool, database_uri: str | None, as_json: 
         if watch:
             _watch(session, directory)
             return
-        status = _status(session)
+        status = _status(session, directory)
     if as_json:
         click.echo(json.dumps(status))
         return
@@ -88,7 +88,7 @@ def _watch(session: Session, directory: Path) -> None:
         while True:
             began, now = time.monotonic(), datetime.now(UTC)
             try:
-                status = _status(session)
+                status = _status(session, directory)
             except (*SERVER_AWAY, DatabaseError):
                 tell(now)
                 time.sleep(REDRAWN_EVERY_S)
@@ -105,13 +105,14 @@ def _watch(session: Session, directory: Path) -> None:
             time.sleep(max(REDRAWN_EVERY_S, REST_AFTER_LOOKING * looked_s))
 
 
-def _status(session: Session) -> dict[str, Any]:
-    """How things stand, and of a finished campaign how many phases are stable."""
+def _status(session: Session, directory: Path) -> dict[str, Any]:
+    """How things stand; of a finished campaign how many phases are stable, and what is due."""
+    from hullscreen.launch.going_on import what_is_due
     from hullscreen.potentials.errors import CampaignError
     from hullscreen.workflows.campaign_status import campaign_status
 
     status = campaign_status(session.store, session.connection)
-    status["n_stable"] = None
+    status |= {"n_stable": None, "due": what_is_due(session.store, directory)}
     if status["finished"]:
         from hullscreen.workflows.results import final_hull
 

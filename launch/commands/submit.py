@@ -42,7 +42,7 @@ def command(directory: Path, database_uri: str | None) -> None:
             if idle:
                 again = recovery.retry_failed(launchpad, campaign, all_steps=True)
             finished = session.store.campaign()["finished"] and not again
-            if idle and finished and decisions.new_labels(campaign) > 0:
+            if idle and finished and session.store.new_labels() > 0:
                 decisions.reopen(campaign)
                 finished = False
             recovery.resubmit(launchpad, campaign)

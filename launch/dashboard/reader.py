@@ -31,6 +31,7 @@ from hullscreen.launch.dashboard.learning_data import (
     grade_histogram,
     learning_curves,
 )
+from hullscreen.launch.going_on import what_is_due
 from hullscreen.potentials.errors import DatabaseError, HullscreenError
 from hullscreen.workflows.campaign_status import campaign_status
 
@@ -204,8 +205,9 @@ class CampaignReader:
             self._next_slow = ended + REST_AFTER_LOOKING * (ended - began)
         status = self._slow["status"].data or {}
         dft = self._slow["failed_dft"].data or []
+        slow = {"left_s": status.get("left_s"), "due": self._slow["due"].data}
         fresh = {
-            "quick": _after(quick, lambda seen: {**seen, "left_s": status.get("left_s")}),
+            "quick": _after(quick, lambda seen: {**seen, **slow}),
             "jobs": _after(quick, lambda seen: jobs_data(seen, status)),
             "failures": _after(quick, lambda seen: failure_rows(seen, status, dft)),
         }
@@ -222,6 +224,7 @@ class CampaignReader:
         store, connection = self.store, self.connection
         readings: dict[str, Callable[[], Any]] = {
             "status": lambda: campaign_status(store, connection),
+            "due": lambda: what_is_due(store, self.directory),
             "hull": lambda: hull_data(store),
             "learning": lambda: learning_curves(store),
             "grades": lambda: grade_histogram(store),
@@ -254,7 +257,7 @@ def seen_now(store: CampaignStore, connection: Connection) -> Snapshot:
     DatabaseError
         The server is away.
     """
-    reader = CampaignReader(store, connection, Path())
+    reader = CampaignReader(store, connection, Path(store.name))
     reader.look(everything=True)
     return reader.snapshot
 

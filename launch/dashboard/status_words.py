@@ -29,6 +29,8 @@ def status_sentence(snapshot: Snapshot, now: datetime) -> str:
         sentence += " PAUSED: workers finish what they hold and take nothing new."
     if said["cancelled"]:
         sentence += " CANCELLED: workers end, and what was computed is kept."
+    if said["finished"] and said["due"]:
+        sentence += f" {said['due']}"
     if not said["finished"]:
         if said["left_s"] is not None:
             sentence += f" About {duration(said['left_s'])} left in this round."

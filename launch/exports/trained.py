@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import click
+
+from hullscreen.database.dft_queries import QUARANTINED
 from hullscreen.database.round_documents import PotentialDocument
 from hullscreen.launch.exports.contents import Contents, one_line
 from hullscreen.launch.exports.labelled_cells import with_provenance, write_cells
 from hullscreen.potentials.cfg_files import Configuration
 from hullscreen.potentials.errors import CampaignError, InputError
 from hullscreen.workflows.campaign import open_campaign
-from hullscreen.workflows.labelled import labelled_structures, training_set_of
+from hullscreen.workflows.labelled import learnt_labels, training_set_of
 
 
 def potential_files(contents: Contents) -> dict[str, str]:
@@ -32,12 +37,14 @@ def potential_files(contents: Contents) -> dict[str, str]:
 def write_training_set(contents: Contents, path: Path) -> None:
     """Write the labels that the potential asked for was fitted to, the newest one by default.
 
-    Those that failed or are quarantined are not among them. The suffix tells the format.
+    Those that were put aside since are among them. The provenance says how many there are, and
+    whether some are stored no longer; so is said where the user reads it. The suffix tells the
+    format.
 
     Raises
     ------
     CampaignError
-        No potential is fitted yet.
+        No potential is fitted yet, or no label of some element is left.
     InputError
         There is none of this stage or round.
     OSError
@@ -45,7 +52,18 @@ def write_training_set(contents: Contents, path: Path) -> None:
     """
     potential = _chosen(contents)[-1]
     campaign = open_campaign(contents.store)
-    labels = labelled_structures(campaign, round={"$lte": potential.number})
+    labels = learnt_labels(campaign, potential)
+    remark = _what_differs(potential, len(labels))
+    known: dict[str, Any] = {
+        "potential": potential.number,
+        "n_fitted": potential.n_training,
+        "n_written": len(labels),
+        "n_put_aside_since": sum(result.state == QUARANTINED for _, result in labels),
+    }
+    if remark:
+        known["remark"] = remark
+        click.echo(remark, err=True)
+    contents = replace(contents, provenance={**contents.provenance, "training_set": known})
     training = training_set_of(campaign, labels)
     structures, offsets = training.structures, training.structures.offsets
     cells = [
@@ -65,6 +83,23 @@ def write_training_set(contents: Contents, path: Path) -> None:
         for i, (selected, result) in enumerate(labels)
     ]
     write_cells(path, with_provenance(cells, contents), campaign.elements)
+
+
+def _what_differs(potential: PotentialDocument, n_labels: int) -> str:
+    """In what the labels differ from those that a potential was fitted to; empty if in nothing."""
+    name = f"potential {potential.number}"
+    if not potential.labels:
+        return (
+            f"An earlier version has fitted {name} and did not keep to which "
+            f"{potential.n_training} labels: these are the {n_labels} that count now."
+        )
+    lacking = potential.n_training - n_labels
+    if not lacking:
+        return ""
+    return (
+        f"{lacking} of the {potential.n_training} labels that {name} was fitted to are not stored "
+        "as they were (`hullscreen labels --recompute` removes one): these are the others."
+    )
 
 
 def _chosen(contents: Contents) -> list[PotentialDocument]:

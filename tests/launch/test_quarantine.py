@@ -9,6 +9,8 @@ import pytest
 from hullscreen.launch.campaign_session import open_session
 from hullscreen.launch.campaign_start import prepare
 from hullscreen.launch.command_line import main
+from hullscreen.launch.dashboard.reader import seen_now
+from hullscreen.launch.dashboard.status_words import status_sentence
 from hullscreen.workflows import decisions
 from hullscreen.workflows.results import final_hull
 from hullscreen.workflows.screening import TIE
@@ -111,13 +113,13 @@ def test_a_released_label_counts_and_is_learnt_by_the_next_run(
         campaign, launchpad = prepare(session)
         launchpad.connection.close()
         # One label less than the last potential has learnt is no reason to screen again.
-        assert decisions.new_labels(campaign) <= 0
+        assert campaign.store.new_labels() <= 0
         code, out, _ = call("labels", directory, "--release", aside[:10])
         assert code == 0
         assert f"hullscreen run {directory}` learns and screens once more" in out
         result = copied_campaign.dft_result(aside)
         assert (result.state, result.judged, result.reason) == ("done", "by hand", "")
-        assert decisions.new_labels(campaign) == 1
+        assert campaign.store.new_labels() == 1
         put_aside(copied_campaign, aside)
         assert copied_campaign.dft_result(aside).state == "done"
 
@@ -143,18 +145,38 @@ def test_a_removed_result_is_computed_again_and_all_is_screened_once_more(
     with open_session(directory) as session:
         campaign, launchpad = prepare(session)
         launchpad.connection.close()
-        assert decisions.new_labels(campaign) >= 1
+        assert campaign.store.new_labels() >= 1
         decisions.reopen(campaign)
         while not store.campaign()["finished"]:
             round_ = store.last_round()
             work_off_round(campaign, round_)
             decisions.decide(campaign, round_)
-        assert decisions.new_labels(campaign) == 0
+        assert campaign.store.new_labels() == 0
     if purpose != "final":
         assert store.dft_result(key).state == "done"
     after = {e.formula_pretty: e.energy_per_atom for e in final_hull(store).stable}
     # Relaxations from other starts end within their force tolerance of the same minimum.
     assert after == pytest.approx(before, abs=TIE)
+
+
+def test_that_a_run_is_due_is_said_wherever_one_looks(
+    directory, call, call_json, copied_campaign, aside
+):
+    def page():
+        snapshot = seen_now(copied_campaign, copied_campaign.connection)
+        return status_sentence(snapshot, snapshot.seen_at)
+
+    due = "DFT results have changed since everything was screened: `hullscreen run {}` learns"
+    said = [call(command, directory)[1] for command in ("status", "hull")]
+    assert not [text for text in (*said, page()) if "have changed" in text]
+    assert call_json("status", directory)["due"] == ""
+    call("labels", directory, "--recompute", aside)
+    for command in ("status", "hull"):
+        assert due.format(directory) in call(command, directory)[1]
+    assert due.format("cu-pd") in page()
+    assert call_json("status", directory)["due"].startswith(due.format(directory))
+    copied_campaign.set_campaign(finished=False)
+    assert "have changed" not in call("status", directory)[1]
 
 
 def test_a_relaxation_that_another_campaign_removed_is_noticed(directory, copied_campaign):
@@ -163,7 +185,7 @@ def test_a_relaxation_that_another_campaign_removed_is_noticed(directory, copied
     with open_session(directory) as session:
         campaign, launchpad = prepare(session)
         launchpad.connection.close()
-        assert decisions.new_labels(campaign) == 1
+        assert campaign.store.new_labels() == 1
 
 
 def test_submitting_again_screens_once_more_what_was_changed_by_hand(

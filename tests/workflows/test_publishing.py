@@ -1,12 +1,18 @@
 """What is known of energies stands in the structures' documents: whose, and on which hull."""
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 
+from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import DFT_RELAXED, ENERGY_SOURCES, SCREEN_1, SCREEN_2
+from hullscreen.database.publications import BEGAN_AT, PUBLICATION
 from hullscreen.database.structure_queries import HULL_FIELDS, KNOWN_FIELDS
+from hullscreen.workflows import decisions, label_list, quarantine
+from hullscreen.workflows.campaign import open_campaign
 from hullscreen.workflows.hull import convex_hull
-from hullscreen.workflows.publishing import publish_hull
+from hullscreen.workflows.publishing import publish_hull, publish_hulls_of
 from hullscreen.workflows.results import final_hull
 from hullscreen.workflows.rounds import fractions
 
@@ -15,7 +21,45 @@ ROUNDING = 1e-9
 
 
 def structures_in(store):
-    return {one["index"]: one for one in store.connection.database["structures"].find()}
+    """Documents of its campaign by index, without the number of whoever came by last."""
+    found = store.connection.database["structures"].find({"campaign": store.name})
+    return {one["index"]: {k: v for k, v in one.items() if k != PUBLICATION} for one in found}
+
+
+def said_of(store):
+    """What the documents say of the hull: height and stability by index."""
+    return {
+        index: (one["energy_above_hull"], one["is_stable"])
+        for index, one in structures_in(store).items()
+        if "is_stable" in one
+    }
+
+
+def found_of(store):
+    """The same, as the hull has it."""
+    return {
+        entry.structure_index: (entry.energy_above_hull, entry.is_stable)
+        for entry in final_hull(store).entries
+    }
+
+
+def compound(store):
+    """A stable structure of two elements."""
+    return next(entry for entry in final_hull(store).stable if len(set(entry.symbols)) == 2)
+
+
+def put_aside(store, key):
+    store.quarantine(key, reason="wrong", judged="range", judged_by="somebody")
+
+
+@pytest.fixture
+def another(copied_campaign, mongo):
+    """Another campaign of the database that has found the same."""
+    for name in ("campaigns", "structures", "rounds", "selected"):
+        field = "name" if name == "campaigns" else "campaign"
+        copies = [{**one, field: "another"} for one in mongo.database[name].find({}, {"_id": 0})]
+        mongo.database[name].insert_many(copies)
+    return CampaignStore(mongo, "another")
 
 
 def test_documents_say_what_the_hull_says(small_campaign):
@@ -74,7 +118,7 @@ def test_what_is_published_again_changes_nothing(copied_campaign):
 
 def test_what_is_no_longer_relaxed_is_taken_back(copied_campaign):
     before = structures_in(copied_campaign)
-    entry = next(e for e in final_hull(copied_campaign).stable if len(set(e.symbols)) == 2)
+    entry = compound(copied_campaign)
     index = entry.structure_index
     copied_campaign.save_final(index, {"state": "failed", "reason": "scf", "key": entry.result.key})
     assert publish_hull(copied_campaign) >= 1
@@ -97,3 +141,106 @@ def test_without_the_elements_there_is_no_hull(copied_campaign):
             copied_campaign.save_final(entry.structure_index, {"state": "failed", "reason": "scf"})
     publish_hull(copied_campaign)
     assert not [one for one in structures_in(copied_campaign).values() if "is_stable" in one]
+
+
+class Stopped(CampaignStore):
+    """Stands still between what it has read and what it writes, while ``meanwhile`` happens."""
+
+    def publish(self, *given, **named):
+        self.meanwhile()
+        super().publish(*given, **named)
+
+
+def test_whoever_was_stopped_writes_nothing_over_what_was_read_later(copied_campaign, mongo):
+    key, stopped = compound(copied_campaign).result.key, Stopped(mongo, "cu-pd")
+    seen = []
+
+    def put_aside_and_publish():
+        copied_campaign.release_dft(key)
+        publish_hull(copied_campaign)
+        seen.append(said_of(copied_campaign))
+
+    put_aside(copied_campaign, key)
+    stopped.meanwhile = put_aside_and_publish
+    # It has found that the result does not count, and comes too late.
+    assert publish_hull(stopped) > 0
+    assert said_of(copied_campaign) == seen[0] == found_of(copied_campaign)
+
+
+def test_nothing_is_said_of_a_relaxation_that_was_not_read(copied_campaign, mongo):
+    entry, stopped = compound(copied_campaign), Stopped(mongo, "cu-pd")
+    failed = {"state": "failed", "reason": "scf", "key": entry.result.key}
+    put_aside(copied_campaign, entry.result.key)
+    publish_hull(copied_campaign)
+    copied_campaign.release_dft(entry.result.key)
+    stopped.meanwhile = lambda: copied_campaign.save_final(entry.structure_index, failed)
+    publish_hull(stopped)
+    assert entry.structure_index not in said_of(copied_campaign)
+
+
+def test_whoever_was_killed_is_followed_by_somebody(copied_campaign, mortal, mongo):
+    result = {"key": compound(copied_campaign).result.key}
+    for lives in range(20):
+        state = "done" if lives % 2 else "quarantined"
+        mongo.database["dft_results"].update_one(result, {"$set": {"state": state}})
+        copied_campaign.note_hull_change()
+        with mortal(lives) as fate:
+            publish_hull(copied_campaign)
+        if not fate.dead:
+            break
+        publish_hull(copied_campaign, if_older_s=0)
+        assert said_of(copied_campaign) == found_of(copied_campaign)
+    assert lives > 4
+    # Nothing lags.
+    assert copied_campaign.begin_publication(if_older_s=0) is None
+
+
+def test_relaxations_that_end_soon_after_one_another_wait_to_be_written(copied_campaign):
+    entry = compound(copied_campaign)
+    publish_hull(copied_campaign)
+    put_aside(copied_campaign, entry.result.key)
+    copied_campaign.note_hull_change()
+    before = said_of(copied_campaign)
+    assert publish_hull(copied_campaign, if_older_s=3600) == 0
+    assert said_of(copied_campaign) == before
+    began_at = copied_campaign.campaign()[BEGAN_AT]
+    copied_campaign.set_campaign(**{BEGAN_AT: began_at - timedelta(hours=1)})
+    assert publish_hull(copied_campaign, if_older_s=3600) > 0
+    assert said_of(copied_campaign) == found_of(copied_campaign) != before
+
+
+def judge_wrong(store, key):
+    round_ = store.last_round()
+    verdicts = quarantine.Verdicts({key: (quarantine.RELAXATION, "it went uphill")})
+    quarantine.note(open_campaign(store), round_, verdicts)
+
+
+def test_campaigns_that_share_a_result_say_the_same_of_it(copied_campaign, another):
+    entry = compound(copied_campaign)
+    for change in (judge_wrong, label_list.release):
+        before = said_of(another)
+        change(copied_campaign, entry.result.key)
+        for store in (copied_campaign, another):
+            assert said_of(store) == found_of(store) != before
+
+
+def test_what_another_campaign_removes_is_claimed_no_longer_until_it_is_there_again(
+    copied_campaign, another
+):
+    entry, before = compound(copied_campaign), said_of(another)
+    label_list.recompute(copied_campaign, entry.result.key)
+    assert not said_of(copied_campaign)
+    assert not said_of(another)
+    copied_campaign.save_dft(entry.result)
+    decisions.decide(open_campaign(copied_campaign), copied_campaign.last_round())
+    assert said_of(copied_campaign) == said_of(another) == before
+
+
+def test_campaigns_with_other_results_are_left_alone(copied_campaign, another):
+    key = compound(copied_campaign).result.key
+    another.connection.database["structures"].update_many(
+        {"campaign": "another"}, {"$unset": {"final": ""}}
+    )
+    before = another.campaign()
+    publish_hulls_of(copied_campaign, [key])
+    assert another.campaign() == before

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 
+from hullscreen.database.publications import BEGAN_AT, CHANGES, PUBLICATION, PUBLISHED
 from hullscreen.dft_adapters.ase_engine import ASEEngine
 from hullscreen.dft_adapters.structure_key import structure_key
 from hullscreen.potentials.errors import CampaignError, DFTError
@@ -28,7 +29,10 @@ SETTINGS = {
 }
 # What differs between two runs of one step.
 OURS = ("campaigns", "structures", "selected", "rounds", "potentials", "dft_results")
-OF_THE_MOMENT = ("_id", "created_at", "last_updated", "cpu_seconds")
+OF_THE_MOMENT = (
+    *("_id", "created_at", "last_updated", "cpu_seconds"),
+    *(PUBLICATION, CHANGES, PUBLISHED, BEGAN_AT),
+)
 
 
 class Liar:

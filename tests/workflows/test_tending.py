@@ -7,6 +7,7 @@ import pytest
 from fireworks import FWAction, FWorker
 
 from hullscreen.database.claims import Claims
+from hullscreen.database.publications import CHANGES, PUBLISHED
 from hullscreen.workflows import flows, holding, recovery
 from hullscreen.workflows.flows import submit_campaign, submit_round
 from hullscreen.workflows.tending import LOOKS, Tender
@@ -119,6 +120,13 @@ def test_a_process_of_this_host_that_has_ended_is_replaced_at_once(campaign, lau
     assert tender.look() == 0
     take(claims, fw_id, holder=f"{holding.worker_name()}0")
     assert tender.look() == 1
+
+
+def test_a_hull_that_lags_behind_is_written(campaign, launchpad):
+    campaign.store.note_hull_change()
+    Tender(launchpad, campaign).look()
+    known = campaign.store.campaign()
+    assert known[PUBLISHED] == known[CHANGES] > 1
 
 
 def test_a_step_that_waits_in_a_queue_is_left_alone(campaign, launchpad):

@@ -318,15 +318,15 @@ def test_watching_ends_when_the_campaign_is_finished(directory, mongo, call, mon
 
 
 def test_watching_says_that_the_database_is_away(directory, mongo, call, monkeypatch):
-    def go_away(session):
+    def go_away(*words):
         if not looks:
             looks.append(1)
-            return look(session)
+            return look(*words)
         if len(looks) == 1:
             looks.append(2)
             raise DatabaseError("the server is away")
         mongo.database.campaigns.update_one({}, {"$set": {"finished": True}})
-        return look(session)
+        return look(*words)
 
     looks, look = [], status_command._status
     monkeypatch.setattr(status_command, "_status", go_away)

@@ -1,5 +1,7 @@
 """Potentials and their labels, read back by motep."""
 
+import json
+
 import ase.io
 import numpy as np
 import pytest
@@ -78,17 +80,63 @@ def test_an_earlier_potential_and_its_labels(export, small_campaign):
     assert len(read_frames(labels).configurations) == n_training
 
 
-def test_quarantined_labels_are_left_out(copied_directory, copied_campaign, call, tmp_path):
-    number = max(one["number"] for one in copied_campaign.potentials(["number"]))
-    one = copied_campaign.selected(round={"$lte": number})[-1]
-    before = len(training_set(open_campaign(copied_campaign), until=number))
-    copied_campaign.quarantine(one.key, reason="wrong", judged="range", judged_by="a test")
-    path = tmp_path / "labels.extxyz"
-    words = ("export", copied_directory, "--format", "training-set", "-o", path)
-    assert call(*words)[0] == 0
-    frames = ase.io.read(path, index=":")
-    assert len(frames) == before - 1
-    assert one.key not in {atoms.info["dft_key"] for atoms in frames}
+@pytest.fixture
+def learnt_now(copied_directory, call, tmp_path):
+    """Function: keys and energies of the exported training set, its provenance, what is said."""
+
+    def run():
+        path = tmp_path / "labels.extxyz"
+        words = ("export", copied_directory, "--format", "training-set", "-o", path, "--force")
+        code, _, err = call(*words)
+        assert code == 0, err
+        frames = ase.io.read(path, index=":")
+        found = [(atoms.info["dft_key"], atoms.get_potential_energy()) for atoms in frames]
+        return found, json.loads(frames[0].info["provenance"])["training_set"], err
+
+    return run
+
+
+def test_what_became_of_labels_since_changes_no_training_set(copied_campaign, mongo, learnt_now):
+    before, known, err = learnt_now()
+    n, number = len(before), max(one["number"] for one in copied_campaign.potentials(["number"]))
+    assert known == {
+        "potential": number, "n_fitted": n, "n_written": n, "n_put_aside_since": 0
+    }  # fmt: skip
+    assert "fitted" not in err
+    copied_campaign.quarantine(before[-1][0], reason="", judged="range", judged_by="a test")
+    # One that had failed, and was computed when the potential was there.
+    asked = copied_campaign.selected()[-1]
+    other = mongo.database.dft_results.find_one({"key": asked.key}, {"_id": 0})
+    mongo.database.dft_results.insert_one({**other, "key": "mended"})
+    late = mongo.database.selected.find_one({"round": number}, {"_id": 0})
+    mongo.database.selected.insert_one({**late, "number": 10_000, "key": "mended"})
+    found, known, err = learnt_now()
+    assert found == before
+    assert known["n_put_aside_since"] == 1
+    assert "remark" not in known
+
+
+def test_labels_that_are_not_as_they_were_are_said_to_be_lacking(
+    copied_campaign, mongo, learnt_now
+):
+    before, _, _ = learnt_now()
+    removed, changed = before[-1][0], before[-2][0]
+    copied_campaign.remove_dft(copied_campaign.dft_result(removed))
+    mongo.database.dft_results.update_one({"key": changed}, {"$inc": {"energy": 1e-6}})
+    found, known, err = learnt_now()
+    assert found == before[:-2]
+    assert known["n_written"] == known["n_fitted"] - 2
+    assert f"2 of the {len(before)} labels that potential" in known["remark"]
+    assert known["remark"] in err
+
+
+def test_a_potential_of_an_earlier_version_does_not_know_its_labels(mongo, learnt_now):
+    before, _, _ = learnt_now()
+    mongo.database.potentials.update_many({}, {"$unset": {"labels": ""}})
+    found, known, err = learnt_now()
+    assert found == before
+    assert "An earlier version has fitted potential" in known["remark"]
+    assert known["remark"] in err
 
 
 def test_a_potential_that_is_not_there(directory, call, tmp_path):
