@@ -247,6 +247,15 @@ def test_the_keyboard_reaches_a_structure_and_a_log(shown):
     formula = row.inner_text().strip()
     page.keyboard.press("Enter")
     expect(page.locator("#structure-title")).to_contain_text(formula)
+    # Any structure, also one that has no row.
+    page.locator("#wanted").focus()
+    page.keyboard.type("0")
+    page.keyboard.press("Enter")
+    expect(page.locator("#structure-title")).to_contain_text("structure 0")
+    page.keyboard.press("Backspace")
+    page.keyboard.type("Pd")
+    page.keyboard.press("Enter")
+    expect(page.locator("#structure-title")).to_contain_text("Pd, structure")
     page.locator("#failures button.log").first.focus()
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
     page.keyboard.press("Enter")
