@@ -25,12 +25,6 @@ from hullscreen.potentials.errors import HullscreenError
 ASSETS = Path(__file__).parent / "assets"
 # Ids on the page of the panels that are tables.
 TABLES = {"jobs": "jobs", "stable": "stable-table", "failures": "failures"}
-# Where Dash serves plotly from, five megabytes: the browser fetches it while Dash begins, and not
-# only when Dash first draws.
-PLOTLY = (
-    '<link rel="preload" as="script" '
-    'href="/_dash-component-suites/plotly/package_data/plotly.min.js">'
-)
 WAITING = Panel(None, "reading the database", "")
 
 
@@ -52,9 +46,7 @@ def make_app(readers: CampaignReaders, *, allow_actions: bool) -> Dash:
         update_title="",
         suppress_callback_exceptions=True,
     )
-    app.index_string = app.index_string.replace("<html>", '<html lang="en">').replace(
-        "{%css%}", PLOTLY + "{%css%}"
-    )
+    app.index_string = app.index_string.replace("<html>", '<html lang="en">')
     app.layout = layout.page(readers.names, allow_actions=allow_actions)
     # Requests that the page does not make; what Dash says of them is for its programmers.
     app.server.register_error_handler(CallbackException, lambda _: answer(400, NOT_OF_THE_PAGE))

@@ -88,6 +88,7 @@ def test_the_page_names_no_other_machine(client):
     page = client.get("/").text
     assert "http://" not in page
     assert "https://" not in page
+    assert '<html lang="en">' in page
     assert "/assets/page.css" in page
     assert "/assets/page.js" in page
 
