@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from hullscreen.launch.json_text import json_text
 from hullscreen.launch.options import database_option, directory_argument, json_option
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def command(
         if picture is not None:
             _draw(session.store, result, picture)
     if as_json:
-        click.echo(json.dumps(result.to_dict(everything=everything)))
+        click.echo(json_text(result.to_dict(everything=everything)))
         return
     show_hull(result, everything=everything)
     if due:

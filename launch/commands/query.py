@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hullscreen.launch.json_text import json_text
 from hullscreen.launch.options import database_option, directory_argument, json_option
 
 STAGES = {"1": 1, "2": 2, "final": 3}
@@ -172,7 +172,7 @@ def command(
         if names is not None or as_csv:
             rows = chosen_fields(session.store, rows, names or CSV_FIELDS)
     if as_json:
-        click.echo(json.dumps({"total": found.total, "structures": rows}))
+        click.echo(json_text({"total": found.total, "structures": rows}))
     elif as_csv:
         click.echo(csv_text(names or CSV_FIELDS, rows), nl=False)
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hullscreen.launch.json_text import json_text
 from hullscreen.launch.options import database_option, directory_argument, json_option
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def command(*, directory: Path, database_uri: str | None, as_json: bool) -> None
         intervals = working_intervals(session.connection, session.store.name)
         report = campaign_report(session.store, intervals)
         if as_json:
-            click.echo(json.dumps(report))
+            click.echo(json_text(report))
         else:
             _show(report)
 

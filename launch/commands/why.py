@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hullscreen.launch.json_text import json_text
 from hullscreen.launch.options import database_option, json_option
 
 EPILOG = """
@@ -39,7 +39,7 @@ def command(*, directory: Path, structure: int, database_uri: str | None, as_jso
         require_current(session.connection)
         told = story(session.store, structure)
     if as_json:
-        click.echo(json.dumps(told))
+        click.echo(json_text(told))
         return
     _show(told)
 

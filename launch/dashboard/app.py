@@ -17,7 +17,7 @@ from hullscreen.launch.dashboard.crystal_figure import crystal_figure
 from hullscreen.launch.dashboard.figures import FIGURES, figure_of
 from hullscreen.launch.dashboard.reader import CampaignReader, CampaignReaders, Panel, Snapshot
 from hullscreen.launch.dashboard.status_words import status_sentence
-from hullscreen.launch.dashboard.structure_data import structure_data
+from hullscreen.launch.dashboard.structure_data import structure_data, structure_named
 from hullscreen.launch.dashboard.theme import THEMES, message
 from hullscreen.launch.hull_pictures import with_subscripts
 from hullscreen.potentials.errors import HullscreenError
@@ -46,6 +46,7 @@ def make_app(readers: CampaignReaders, *, allow_actions: bool) -> Dash:
         update_title="",
         suppress_callback_exceptions=True,
     )
+    app.index_string = app.index_string.replace("<html>", '<html lang="en">')
     app.layout = layout.page(readers.names, allow_actions=allow_actions)
     # Requests that the page does not make; what Dash says of them is for its programmers.
     app.server.register_error_handler(CallbackException, lambda _: answer(400, NOT_OF_THE_PAGE))
@@ -56,6 +57,11 @@ def make_app(readers: CampaignReaders, *, allow_actions: bool) -> Dash:
         ClientsideFunction("hullscreen", "scheme"),
         Output("scheme", "data"),
         Input("scheme-toggle", "n_clicks"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("hullscreen", "afterHull"),
+        Output("drawn", "data"),
+        Input("seen", "data"),
     )
     return app
 
@@ -117,13 +123,23 @@ def _add_picking(app: Dash, readers: CampaignReaders) -> None:
         Input("hull", "clickData"),
         Input({"type": "pick", "index": ALL}, "n_clicks"),
         Input("campaign-select", "value"),
+        Input("wanted", "n_submit"),
+        State("wanted", "value"),
         prevent_initial_call=True,
     )
-    def pick(clicked: dict[str, Any] | None, buttons: list[int | None], _campaign: str) -> Any:
-        """The structure that a viewer chose in the picture or in the table."""
+    def pick(
+        clicked: dict[str, Any] | None,
+        buttons: list[int | None],
+        _campaign: str,
+        _submitted: int | None,
+        wanted: str | None,
+    ) -> Any:
+        """The structure that a viewer chose in the picture or in the table, or typed."""
         if ctx.triggered_id == "campaign-select":
             # Structures of the same number have nothing to do with one another.
             return None
+        if ctx.triggered_id == "wanted":
+            return wanted.strip() if _is_text(wanted) else no_update
         if isinstance(ctx.triggered_id, dict):
             # A table that is drawn anew has buttons that nobody has pressed.
             chosen = ctx.triggered_id["index"] if any(buttons) else None
@@ -139,21 +155,23 @@ def _add_picking(app: Dash, readers: CampaignReaders) -> None:
         Input("picked", "data"),
         Input("campaign-select", "value"),
         Input("scheme", "data"),
-        Input("seen", "data"),
+        Input("drawn", "data"),
         State("structure-title", "children"),
     )
     def show(
-        picked: int | None, campaign: str, scheme: str | None, _seen: Any, title: str
+        picked: int | str | None, campaign: str, scheme: str | None, drawn: Any, title: str
     ) -> tuple[Any, Any, Any]:
-        """The chosen structure; before any is chosen the most stable compound."""
+        """The chosen structure; before any is chosen the most stable compound, after the hull."""
         theme = THEMES[_scheme(scheme)]
         reader = readers.by_name.get(campaign) or readers.by_name[readers.names[0]]
-        if ctx.triggered_id == "seen" and title != "Structure":
+        chosen = _is_index(picked) or _is_text(picked)
+        waits = not drawn and not chosen
+        if waits or (ctx.triggered_id == "drawn" and title != "Structure"):
             return no_update, no_update, no_update
-        index = picked if _is_index(picked) else _most_stable(reader.snapshot)
-        if index is None:
-            return message("no structure is chosen yet", theme), "", "Structure"
         try:
+            index = _index_of(picked, reader) if chosen else _most_stable(reader.snapshot)
+            if index is None:
+                return message("no structure is chosen yet", theme), "", "Structure"
             structure = _read_structure(reader, index)
         except HullscreenError as error:
             return message(str(error), theme), "", "Structure"
@@ -170,11 +188,27 @@ def _is_index(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= LARGEST_NUMBER
 
 
+def _is_text(value: Any) -> TypeGuard[str]:
+    """Whether a browser sent what may have been typed as a structure's number or formula."""
+    return isinstance(value, str) and 0 < len(value.strip()) <= layout.LONGEST_WANTED
+
+
+def _index_of(picked: Any, reader: CampaignReader) -> int:
+    if _is_index(picked):
+        return picked
+    _expect_database(reader)
+    hull = reader.snapshot.panels.get("hull", WAITING).data or {"entries": []}
+    return structure_named(reader.store, picked, hull["entries"])
+
+
 def _read_structure(reader: CampaignReader, index: int) -> dict[str, Any]:
-    snapshot = reader.snapshot
-    if snapshot.is_old(datetime.now(UTC)):
-        raise HullscreenError("the database does not answer now; choose again when it does")
+    _expect_database(reader)
     return structure_data(reader.store, index)
+
+
+def _expect_database(reader: CampaignReader) -> None:
+    if reader.snapshot.is_old(datetime.now(UTC)):
+        raise HullscreenError("the database does not answer now; choose again when it does")
 
 
 def _most_stable(snapshot: Snapshot) -> int | None:

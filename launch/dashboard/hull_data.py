@@ -20,6 +20,8 @@ from hullscreen.workflows.results import SHOWN_AT_LEAST, SHOWN_DEPTHS, final_hul
 
 # Entries drawn one by one, those nearest to the hull; a page of them is a few hundred kilobytes.
 ENTRIES_SHOWN = 1500
+# Entries above the hull that stand in the table of stable phases.
+NEAREST = 50
 # Bins between the hull and the highest structure shown.
 BINS = 60
 # Whose energies those of a hull are.
@@ -111,7 +113,7 @@ def _of_corners(
 
 
 def stable_data(hull: Plain) -> Plain:
-    """Stable phases.
+    """Stable phases, and what comes next.
 
     Parameters
     ----------
@@ -121,10 +123,24 @@ def stable_data(hull: Plain) -> Plain:
     Returns
     -------
     ``rows``: one entry for each stable composition, the lowest of it, in order of composition;
+    ``nearest``: of all others `NEAREST`, the lowest above the hull first;
     ``energies, finished``: as the hull has them.
     """
-    rows = sorted(lowest_stable(hull["entries"]), key=lambda row: [-x for x in row["fractions"]])
-    return {"rows": rows, "energies": hull["energies"], "finished": hull["finished"]}
+    stable, others = parted(hull["entries"])
+    return {
+        "rows": sorted(stable, key=lambda row: [-x for x in row["fractions"]]),
+        # In order of their height, as the hull has them.
+        "nearest": others[:NEAREST],
+        "energies": hull["energies"],
+        "finished": hull["finished"],
+    }
+
+
+def parted(entries: Sequence[Plain]) -> tuple[list[Plain], list[Plain]]:
+    """The lowest entry of each stable composition, and all others."""
+    stable = lowest_stable(entries)
+    chosen = {entry["index"] for entry in stable}
+    return stable, [entry for entry in entries if entry["index"] not in chosen]
 
 
 def lowest_stable(entries: Sequence[Plain]) -> list[Plain]:

@@ -6,11 +6,12 @@ the number of its structure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from hullscreen.launch.dashboard.hull_data import parted
 from hullscreen.launch.dashboard.hull_parts import (
     bin_markers,
     by_composition,
@@ -19,7 +20,6 @@ from hullscreen.launch.dashboard.hull_parts import (
     is_pure,
     label_of,
     labels_outside,
-    parted,
     place_in,
     place_in_binary,
     points_of,
@@ -32,6 +32,11 @@ TRIANGLE = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 0.75**0.5]])
 TETRAHEDRON = np.array(
     [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.75**0.5, 0.0], [0.5, 0.75**0.5 / 3, (2 / 3) ** 0.5]]
 )
+# Pairs of its corners, as one line with gaps.
+EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
+# From where it is seen first, so that no corner hides another and few edges cross; the middle of
+# what is seen then; and its size. All in plotly's units, in which the panel is about two high.
+EYE, MIDDLE, SIZE = np.array([0.78, -0.77, 0.51]), np.array([-0.14, -0.22, -0.12]), 1.5
 # Of the elements' symbols from the corners of the triangle, pixels.
 OF_CORNERS = ((-16, -12), (16, -12), (0, 16))
 
@@ -186,21 +191,26 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
             "name": "faces",
             "showlegend": False,
         },
+        _outline(theme),
         tie_lines(hull, theme, TETRAHEDRON),
         coloured_points(others, theme, hull) | place_in(others, TETRAHEDRON),
         points_of(stable, theme, hull, stable=True)
         | place_in(stable, TETRAHEDRON)
         | {
             "mode": "markers+text",
-            "text": [label_of(entry) for entry in stable],
-            "textposition": "top center",
+            "text": [
+                f"<b>{label_of(entry)}</b>" if is_pure(entry) else label_of(entry)
+                for entry in stable
+            ],
+            "textposition": _outward(stable),
+            "textfont": {"size": [16 if is_pure(entry) else 12 for entry in stable]},
         },
     ]
     for trace in data[1:]:
         trace["type"] = "scatter3d"
         if "marker" in trace:
-            # WebGL draws markers about twice as large as SVG does.
-            trace["marker"]["size"] /= 2
+            # WebGL draws markers larger than SVG does.
+            trace["marker"]["size"] /= 2.5
     axis = {"visible": False, "showspikes": False}
     return {
         "data": data,
@@ -210,14 +220,43 @@ def _quaternary(hull: Plain, theme: Theme) -> Figure:
                 "xaxis": axis,
                 "yaxis": axis,
                 "zaxis": axis,
-                "aspectmode": "data",
+                "aspectmode": "manual",
+                "aspectratio": dict(
+                    zip("xyz", (SIZE * TETRAHEDRON.max(axis=0)).tolist(), strict=True)
+                ),
                 "camera": {
-                    "eye": {"x": 0.45, "y": -1.75, "z": 0.45},
-                    "center": {"x": 0.0, "y": 0.0, "z": -0.08},
+                    "eye": dict(zip("xyz", (MIDDLE + EYE).tolist(), strict=True)),
+                    "center": dict(zip("xyz", MIDDLE.tolist(), strict=True)),
+                    "projection": {"type": "orthographic"},
                 },
             },
             margin={"l": 0, "r": 0, "t": 0, "b": 0},
+            # Markers of three dimensions are too small for a legend.
+            legend={"itemsizing": "constant"},
             # A picture that a viewer has turned stays so when it is brought up to date.
             uirevision="hull",
         ),
     }
+
+
+def _outline(theme: Theme) -> Figure:
+    """The edges of the tetrahedron."""
+    lines: dict[str, list[float | None]] = {
+        axis: [value for pair in EDGES for value in (*TETRAHEDRON[list(pair), k].tolist(), None)]
+        for k, axis in enumerate("xyz")
+    }
+    return {
+        "mode": "lines",
+        **lines,
+        "line": {"color": theme.ink, "width": 4},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def _outward(entries: Sequence[Plain]) -> list[str]:
+    """On which side of each point its label stands, so that it leaves the tetrahedron."""
+    across = np.array([-EYE[1], EYE[0], 0.0]) / np.hypot(*EYE[:2])
+    places = np.array([entry["fractions"] for entry in entries]) @ TETRAHEDRON @ across
+    middle = float((TETRAHEDRON @ across).mean())
+    return ["middle left" if place < middle else "middle right" for place in places]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from hullscreen.launch.dashboard.hull_data import lowest_stable
 from hullscreen.launch.dashboard.theme import Theme, escaped
 from hullscreen.launch.hull_pictures import with_subscripts
 from hullscreen.potentials.structures import FloatArray
@@ -31,13 +30,6 @@ SIDES = {
 Figure = dict[str, Any]
 Plain = Mapping[str, Any]
 Entry = dict[str, Any]
-
-
-def parted(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """The lowest entry of each stable composition, and all others."""
-    stable = lowest_stable(entries)
-    chosen = {entry["index"] for entry in stable}
-    return stable, [entry for entry in entries if entry["index"] not in chosen]
 
 
 def points_of(entries: Sequence[Plain], theme: Theme, hull: Plain, *, stable: bool) -> Figure:

@@ -12,6 +12,8 @@ from hullscreen.launch.dashboard.progress_figures import NOTES
 # Between two questions of a browser.
 REFRESH_MS = 2000
 GRAPH = {"displaylogo": False, "responsive": True, "displayModeBar": False}
+# Letters that may be typed for a structure.
+LONGEST_WANTED = 60
 HEIGHTS = {"hull": 460, "learning": 640, "structure": 380}
 
 
@@ -21,6 +23,7 @@ def page(names: Sequence[str], *, allow_actions: bool) -> Any:
         [
             dcc.Interval(id="tick", interval=REFRESH_MS),
             dcc.Store(id="seen", data={}),
+            dcc.Store(id="drawn"),
             dcc.Store(id="picked"),
             dcc.Store(id="scheme"),
             html.Header(
@@ -34,10 +37,11 @@ def page(names: Sequence[str], *, allow_actions: bool) -> Any:
                     _graph_panel("funnel", "From the pool to the hull"),
                     _panel("jobs", "Jobs"),
                     _graph_panel("hull", "Hull", note="Choose a point or a row for its structure."),
-                    _panel("stable-table", "Stable phases"),
+                    _panel("stable-table", "Stable phases, and the nearest above the hull"),
                     html.Section(
                         [
                             html.H2("Structure", id="structure-title", **{"aria-live": "polite"}),
+                            _wanted(),
                             html.Div(
                                 [_graph("structure"), html.Div(id="story")], className="beside"
                             ),
@@ -86,6 +90,24 @@ def _heading(names: Sequence[str], *, allow_actions: bool) -> Any:
         for action in (("pause", "resume") if allow_actions else ())
     ]
     return html.Div([html.H1("hullscreen"), choice, *actions, report, toggle], className="heading")
+
+
+def _wanted() -> Any:
+    """Where a structure of the pool is typed; a page has no room for all of them."""
+    return html.Label(
+        [
+            "another, by number or formula ",
+            dcc.Input(
+                id="wanted",
+                type="text",
+                maxLength=LONGEST_WANTED,
+                placeholder="such as 37 or CuPd3",
+                autoComplete="off",
+                spellCheck=False,
+            ),
+        ],
+        className="choice",
+    )
 
 
 def _panel(name: str, title: str, *, wide: bool = False) -> Any:

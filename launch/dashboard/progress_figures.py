@@ -111,8 +111,28 @@ def learning_figure(curves: Plain, theme: Theme) -> Figure:
             yaxis=_axis(theme, "energy error<br>(meV/atom)", [0.68, 1], **LOG),
             yaxis2=_axis(theme, "force error<br>(meV/Å)", [0.34, 0.62], **LOG),
             yaxis3=_axis(theme, "training set<br>(structures)", [0, 0.28], rangemode="tozero"),
+            annotations=_gaps(curves["potentials"]),
         ),
     }
+
+
+def _gaps(potentials: Sequence[Plain]) -> list[Figure]:
+    """What stands where lines are missing: errors were not stored from the beginning."""
+    gaps = []
+    for name, axis in (("energy_rmse", "y"), ("force_rmse", "y2")):
+        missing = [one["number"] for one in potentials if one[name] is None]
+        if missing:
+            rounds = f"rounds {min(missing)} to {max(missing)}" if missing[1:] else "this round"
+            gaps.append(
+                {
+                    "text": f"not recorded by the<br>earlier version that<br>fitted in {rounds}",
+                    "x": (min(missing) + max(missing)) / 2,
+                    "y": 0.5,
+                    "yref": f"{axis} domain",
+                    "showarrow": False,
+                }
+            )
+    return gaps
 
 
 def _line(name: str, symbol: str, values: Plain) -> Figure:

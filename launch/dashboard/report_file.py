@@ -21,6 +21,7 @@ from hullscreen.launch.dashboard.status_words import status_sentence
 from hullscreen.launch.dashboard.structure_data import structure_data, structure_facts
 from hullscreen.launch.dashboard.theme import THEMES
 from hullscreen.launch.hull_pictures import with_subscripts
+from hullscreen.launch.json_text import json_text
 from hullscreen.potentials.errors import HullscreenError
 from hullscreen.workflows.provenance import provenance
 
@@ -73,9 +74,9 @@ def report_html(store: CampaignStore, connection: Connection) -> str:
             f"<title>{name}: hullscreen</title>",
             f"<style>{_text('assets/page.css')}</style></head><body>",
             f'<header><h1>{name}</h1><p id="status-line">{_status(snapshot)}</p></header><main>',
-            _panel("funnel"),
+            _panel("funnel", "wide"),
+            _panel("hull"),
             _table_panel("Stable phases", "stable-table", *_stable(stable["rows"])),
-            _panel("hull", "wide"),
             _structure_panel(),
             *(_panel(name) for name in ("learning", "grades", "cpu")),
             _failures(snapshot),
@@ -98,8 +99,7 @@ def _inert(value: Any) -> str:
     What is no JSON would leave every picture blank: numbers that are not finite become null, and
     other values of the database texts.
     """
-    plain = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
-    return json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")
+    return json_text(value, default=str, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _status(snapshot: Snapshot) -> str:

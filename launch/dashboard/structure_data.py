@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from hullscreen.launch.story_text import sentences
 from hullscreen.potentials.errors import DatabaseError, InputError
 from hullscreen.potentials.structures import FloatArray
 from hullscreen.workflows.story import story
+from hullscreen.workflows.structure_filters import Wanted, reduced_formula
+from hullscreen.workflows.structure_search import search
 
 Plain = dict[str, Any]
 
@@ -83,6 +86,40 @@ def structure_data(store: CampaignStore, index: int) -> Plain:
         "facts": _facts(document),
         "story": _told(store, index),
     }
+
+
+def structure_named(store: CampaignStore, text: str, entries: Sequence[Mapping[str, Any]]) -> int:
+    """The structure that a person means by a number or a formula.
+
+    Parameters
+    ----------
+    text
+        A place in the pool, or any formula of a composition.
+    entries
+        As `hullscreen.launch.dashboard.hull_data.hull_data` gives them.
+
+    Returns
+    -------
+    Its place in the pool; of a composition the lowest that DFT has relaxed, else the lowest.
+
+    Raises
+    ------
+    InputError
+        The text is no formula of the campaign's elements, or there is no structure of it.
+    """
+    if re.fullmatch("[0-9]{1,9}", text):
+        return int(text)
+    formula = reduced_formula(text, store.campaign()["elements"])
+    relaxed = [entry["index"] for entry in entries if entry["formula"] == formula]
+    if relaxed:
+        return int(relaxed[0])
+    rows = search(store, None, Wanted(formula=formula), limit=1).rows
+    if not rows:
+        raise InputError(
+            f"campaign {store.name!r} has no structure of the composition {formula}; choose one "
+            "from the table"
+        )
+    return int(rows[0]["structure_index"])
 
 
 def structure_facts(structure: Plain) -> list[list[str]]:

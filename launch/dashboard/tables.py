@@ -79,29 +79,27 @@ def _left(seconds: float | None) -> str:
 
 
 def stable_table(stable: Plain) -> list[Any]:
-    """Stable phases; the button of a row shows its structure."""
-    body = [
-        html.Tr(
-            [
-                html.Th(
-                    html.Button(
-                        with_subscripts(row["formula"]),
-                        id={"type": "pick", "index": row["index"]},
-                        type="button",
-                        title=f"show structure {row['index']}",
-                    ),
-                    scope="row",
-                ),
-                html.Td(row["prototype"], className="words"),
-                html.Td(f"{row['nsites']:,}"),
-                html.Td(_signed(1e3 * row["formation_energy"])),
-            ]
-        )
-        for row in stable["rows"]
-    ]
-    names = ("phase", "prototype", "atoms", "formation energy (meV/atom)")
+    """Stable phases and those just above the hull; the button of a row shows its structure."""
+    names = ("phase", "prototype", "atoms", "formation energy (meV/atom)", "above hull (meV/atom)")
+    body = [_phase(row) for row in (*stable["rows"], *stable["nearest"])]
     provisional = "" if stable["finished"] else ", provisional"
     return [_table(names, body), _note(f"Energies: {stable['energies']}{provisional}.")]
+
+
+def _phase(row: Plain) -> Any:
+    index = row["index"]
+    pick = {"id": {"type": "pick", "index": index}, "title": f"show structure {index}"}
+    return html.Tr(
+        [
+            html.Th(
+                html.Button(with_subscripts(row["formula"]), type="button", **pick), scope="row"
+            ),
+            html.Td(row["prototype"], className="words"),
+            html.Td(f"{row['nsites']:,}"),
+            html.Td(_signed(1e3 * row["formation_energy"])),
+            html.Td("stable" if row["stable"] else f"{1e3 * row['above']:.2f}"),
+        ]
+    )
 
 
 def _signed(number: float) -> str:

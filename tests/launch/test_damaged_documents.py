@@ -1,5 +1,7 @@
 """Commands that read, on documents that no campaign writes: one sentence, and nothing written."""
 
+import json
+import math
 import re
 from datetime import datetime
 
@@ -54,6 +56,23 @@ def test_a_sentence_says_that_documents_are_damaged(
     assert "restore it from a dump" in error
     assert "\x1b" not in error
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "collection", "field"),
+    [
+        ("report", "potentials", "loss"),
+        ("query", "structures", "relaxed.energy_per_atom"),
+    ],
+)
+def test_a_number_that_is_none_is_null_in_json(
+    directory, mongo, capsys, command, collection, field
+):
+    mongo.database[collection].update_many({field: {"$exists": True}}, {"$set": {field: math.nan}})
+    assert main([command, str(directory), "--json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out, parse_constant=pytest.fail)
+    assert f'"{field.rpartition(".")[2]}": null' in out
 
 
 @pytest.mark.parametrize("version", [None, "2", [2], float("nan"), True, -1])

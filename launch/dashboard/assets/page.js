@@ -34,6 +34,14 @@
         document.documentElement.dataset.scheme = scheme;
         return scheme;
       },
+
+      // A crystal takes the browser as long as all other pictures together: they come first.
+      afterHull: async function (seen) {
+        while (!document.querySelector("#hull .main-svg")) {
+          await new Promise((resolve) => setTimeout(resolve, 50));
+        }
+        return seen;
+      },
     },
   });
 

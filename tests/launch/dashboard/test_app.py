@@ -88,6 +88,7 @@ def test_the_page_names_no_other_machine(client):
     page = client.get("/").text
     assert "http://" not in page
     assert "https://" not in page
+    assert '<html lang="en">' in page
     assert "/assets/page.css" in page
     assert "/assets/page.js" in page
 
@@ -113,8 +114,11 @@ def test_later_answers_hold_only_what_changed(client):
     assert len(json.dumps(first)) < 1_000_000
 
 
-def shown(client, picked):
-    inputs = {"picked.data": picked, "campaign-select.value": "cu-pd", "scheme.data": "light"}
+def shown(client, picked, drawn=True):
+    inputs = {
+        "picked.data": picked, "campaign-select.value": "cu-pd", "scheme.data": "light",
+        "drawn.data": {"hull": "version"} if drawn else None,
+    }  # fmt: skip
     state = {"structure-title.children": "Structure"}
     return ask(client, "structure.figure", inputs, state, ["picked.data"])
 
@@ -135,9 +139,35 @@ def test_before_a_choice_the_most_stable_compound_is_shown(client, small_campaig
     )
 
 
-def test_a_choice_that_does_not_exist_is_a_sentence(client):
-    answer = shown(client, 10**6)
-    assert "has no" in answer["structure"]["figure"]["layout"]["annotations"][0]["text"]
+def test_the_first_structure_waits_for_the_hull(client):
+    assert shown(client, None, drawn=False) == {}
+    assert shown(client, 0, drawn=False)["structure"]["figure"]["data"]
+
+
+def test_a_formula_that_was_typed_shows_its_lowest_structure(client, small_campaign):
+    entry = final_hull(small_campaign.store).stable[1]
+    typed = {"wanted.value": f" {entry.formula_pretty} "}
+    picked = ask(client, "picked.data", {}, typed, ["wanted.n_submit"])["picked"]["data"]
+    assert picked == entry.formula_pretty
+    title = shown(client, picked)["structure-title"]["children"]
+    assert title.endswith(f"structure {entry.structure_index}")
+
+
+@pytest.mark.parametrize("typed", [None, "", "  ", 7, ["Cu"], "Cu" * 40])
+def test_what_nobody_can_have_typed_chooses_nothing(client, typed):
+    assert ask(client, "picked.data", {}, {"wanted.value": typed}, ["wanted.n_submit"]) == {}
+    assert shown(client, typed, drawn=False) == {} or typed == 7
+
+
+@pytest.mark.parametrize(
+    ("picked", "sentence"),
+    [(10**6, "has no"), ("1000000", "has no"), ("<b>", "no chemical formula"), ("Au", "of this")],
+)
+def test_a_choice_that_does_not_exist_is_a_sentence(client, picked, sentence):
+    answer = shown(client, picked)
+    text = answer["structure"]["figure"]["layout"]["annotations"][0]["text"]
+    assert sentence in text.replace("<br>", " ")
+    assert "<b>" not in text
 
 
 @pytest.mark.parametrize(

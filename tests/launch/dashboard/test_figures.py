@@ -170,7 +170,7 @@ def test_a_campaign_that_has_just_begun_says_so(name, nothing, said):
     assert said in figure.layout.annotations[0].text
 
 
-def test_potentials_of_earlier_versions_have_no_errors_to_show():
+def test_the_picture_says_why_potentials_of_earlier_versions_have_no_errors():
     old = {
         "number": 0, "stage": 1, "level": 6, "n_training": 9, "loss": 0.1,
         "energy_rmse": None, "force_rmse": None,
@@ -182,6 +182,16 @@ def test_potentials_of_earlier_versions_have_no_errors_to_show():
     assert star.y == (20.0,)
     # Two standard errors either way.
     assert star.error_y.array == (4.0,)
+    later = [{**old, "number": number} for number in (1, 2)]
+    newest = {**old, "number": 3, "energy_rmse": 0.01, "force_rmse": 0.1}
+    curves = {"potentials": [old, *later, newest], "sigmas": []}
+    figure = valid(figure_of("learning", panel(curves), "light"))
+    notes = [(note.yref, note.x) for note in figure.layout.annotations]
+    assert notes == [("y domain", 1.0), ("y2 domain", 1.0)]
+    assert "rounds 0 to 2" in figure.layout.annotations[0].text
+    assert not valid(
+        figure_of("learning", panel({"potentials": [newest], "sigmas": []}), "light")
+    ).layout.annotations
 
 
 def test_thresholds_stand_at_their_grades():

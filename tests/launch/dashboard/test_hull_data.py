@@ -6,7 +6,12 @@ import math
 import pytest
 
 from hullscreen.database.campaign_store import CampaignStore
-from hullscreen.launch.dashboard.hull_data import fractions_of, hull_data, stable_data
+from hullscreen.launch.dashboard.hull_data import (
+    NEAREST,
+    fractions_of,
+    hull_data,
+    stable_data,
+)
 from hullscreen.potentials.errors import CampaignError
 from hullscreen.workflows.results import final_hull
 
@@ -70,6 +75,22 @@ def test_hulls_of_screening_begin_at_the_elements(mongo, tiny_history, put_back)
     assert [rows[0]["formula"], rows[-1]["formula"]] == ["Cu", "Pd"]
     assert all(row["prototype"] and row["nsites"] for row in rows)
     assert all(row["formation_energy"] <= 0.0 for row in rows)
+
+
+def test_after_the_stable_phases_come_the_nearest_above_the_hull():
+    """So that a keyboard reaches the points above the hull, too."""
+
+    def entry(index, above):
+        return {
+            "index": index, "formula": "Cu" if above == 0.0 else f"Cu{index}Pd", "above": above,
+            "fractions": [1.0, 0.0], "formation_energy": above, "stable": above == 0.0,
+        }  # fmt: skip
+
+    entries = [entry(index, 0.001 * max(index - 1, 0)) for index in range(NEAREST + 9)]
+    found = stable_data({"entries": entries, "energies": "relaxed with DFT", "finished": True})
+    assert [row["index"] for row in found["rows"]] == [0]
+    # The second of one crystal comes first.
+    assert [row["index"] for row in found["nearest"]] == list(range(1, NEAREST + 1))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 
+from hullscreen.launch.dashboard.hull_data import hull_data
 from hullscreen.launch.dashboard.structure_data import (
     structure_data,
     structure_facts,
+    structure_named,
     wrapped,
 )
 from hullscreen.potentials.errors import InputError
@@ -54,6 +56,22 @@ def test_a_prototype_is_shown_as_it_begins(make_campaign):
     found = structure_data(campaign.store, 0)
     assert found["state"] == "prototype, not relaxed yet"
     assert len(found["positions"]) == len(found["symbols"]) == found["nsites"]
+
+
+def test_a_person_names_a_structure_by_number_or_formula(small_campaign):
+    store = small_campaign.store
+    entries = hull_data(store)["entries"]
+    first = entries[0]
+    assert structure_named(store, "12", entries) == 12
+    assert structure_named(store, first["formula"], entries) == first["index"]
+    # Spelt otherwise, and before DFT has relaxed anything: the lowest of those with a height.
+    (lowest,) = store.search(
+        {"formula_pretty": "CuPd", "energy_above_hull": {"$gte": 0.0}},
+        ["index"], sort=["energy_above_hull", "index"], limit=1,
+    )  # fmt: skip
+    assert structure_named(store, "Pd2Cu2", []) == lowest["index"]
+    with pytest.raises(InputError, match="no structure of the composition Cu97Pd"):
+        structure_named(store, "Cu97Pd", entries)
 
 
 def test_a_number_that_is_not_there(small_campaign):
