@@ -13,12 +13,12 @@ from hullscreen.database.addresses import redact
 from hullscreen.database.queue_jobs import QueueJob, QueueJobs
 from hullscreen.launch import queue_commands
 from hullscreen.launch.campaign_session import Session
+from hullscreen.launch.cancelled_jobs import cancel_jobs, listed
 from hullscreen.launch.progress import Board
 from hullscreen.launch.queue_commands import InQueue, Queue, QueueError
 from hullscreen.launch.queue_files import Role
 from hullscreen.potentials.errors import CampaignError
 
-POLL_S = 0.5
 # A queue that refused a job for the moment is asked again after so long.
 ASK_AGAIN_S = 60.0
 # Jobs of a kind that end so many times in a row without taking a step, though some are ready, have
@@ -35,8 +35,6 @@ GRACE_S = 5.0
 # Of the end of what a job printed.
 LINES_QUOTED = 2
 LONGEST_QUOTE = 400
-# More are counted, not named.
-NAMED_AT_MOST = 10
 
 
 @dataclass
@@ -160,23 +158,18 @@ class JobsInQueue:
                     return
 
     def cancel(self) -> None:
-        """Take the jobs that are left out of the queue; workers that find nothing to do end."""
-        deadline = time.monotonic() + GRACE_S
-        while (not self.ask() or self.alive) and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-        if not self.alive:
-            return
-        queue_commands.cancel(self.queue, [job.job_id for job in self.alive])
-        self._stored.end(self.alive)
-        self.board.note(f"cancelled what was left in the queue: {self.listed()}")
-        self.alive = []
+        """Take the jobs that are left out of the queue; workers that find nothing to do end.
 
-    def listed(self) -> str:
-        """The jobs in a sentence; of many, how many."""
-        names = [job.job_id for job in self.alive]
-        if len(names) == 1:
-            return f"job {names[0]}"
-        return f"jobs {', '.join(names)}" if len(names) <= NAMED_AT_MOST else f"{len(names)} jobs"
+        Raises
+        ------
+        QueueError
+            Some stay there.
+        """
+        # What was submitted while the database was going away is not remembered yet.
+        self.adopt()
+        for cancelled in cancel_jobs(self.queue, self._stored, self._directory, grace_s=GRACE_S):
+            self.board.note(f"cancelled what was left in the queue: {listed(cancelled)}")
+        self.alive = []
 
     def staying(self) -> str:
         """That the jobs stay, in a sentence."""
@@ -185,7 +178,7 @@ class JobsInQueue:
             if len(self.alive) == 1
             else ("stay in the queue and go on")
         )
-        return f"{self.listed()} {verbs}"
+        return f"{listed(self.alive)} {verbs}"
 
     def _submit(self, role: Role, number: int) -> bool:
         """Submit one job; False if the queue takes no more for the moment."""

@@ -248,19 +248,15 @@ def _in_queue(queue: Queue, found: re.Match[str]) -> InQueue:
 
 
 def cancel(queue: Queue, jobs: Sequence[str]) -> None:
-    """Cancel jobs; those that have ended meanwhile do not matter.
+    """Cancel jobs.
 
     Raises
     ------
     QueueError
-        The queue does not answer.
+        The queue does not answer, or it refuses: PBS and SGE do if one of them has ended.
     """
     for start in range(0, len(jobs), CANCELLED_AT_ONCE):
-        try:
-            _call(queue, [*queue.cancel, *jobs[start : start + CANCELLED_AT_ONCE]])
-        except QueueError as error:
-            if error.passing:
-                raise
+        _call(queue, [*queue.cancel, *jobs[start : start + CANCELLED_AT_ONCE]])
 
 
 def _call(

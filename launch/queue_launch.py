@@ -22,7 +22,7 @@ from hullscreen.launch.campaign_session import Session
 from hullscreen.launch.campaign_start import at_work, begin_pass, in_passes
 from hullscreen.launch.jobs_in_queue import JobsInQueue
 from hullscreen.launch.progress import Board
-from hullscreen.launch.queue_commands import QUEUES
+from hullscreen.launch.queue_commands import QUEUES, QueueError
 from hullscreen.launch.queue_files import FOLDER, left_to_others, roles_of, write_queue_files
 from hullscreen.launch.result_tables import clock
 from hullscreen.launch.server_costs import ServerCosts
@@ -84,7 +84,12 @@ def launch(session: Session, board: Board, queue_name: str, options: Sequence[st
         tender = Tender(launchpad, campaign)
         news = CampaignNews(session.connection, session.directory, board)
         watch = _Watch(session, campaign, launchpad, board, jobs, tender, silence, news)
-        in_passes(session, campaign, launchpad, watch.until_finished)
+        try:
+            in_passes(session, campaign, launchpad, watch.until_finished)
+        except CampaignError:
+            if jobs.alive:
+                board.note(jobs.staying())
+            raise
         jobs.cancel()
 
 
@@ -182,7 +187,7 @@ class _Watch:
         """
         state = self.session.store.campaign()
         if state.get("cancelled"):
-            self.jobs.cancel()
+            self._cancel_jobs()
             raise campaign_outcome.cancelled(self.session, "launch")
         now = time.monotonic()
         if now >= self._next_look:
@@ -204,7 +209,18 @@ class _Watch:
         if now - self._idle_since > PATIENCE_S:
             recovery.resubmit(self.launchpad, self.campaign)
             if recovery.is_idle(self.launchpad, self.session.store):
+                self._cancel_jobs()
                 raise campaign_outcome.stuck(self.launchpad, self.campaign)
+
+    def _cancel_jobs(self) -> None:
+        """Take the jobs out of the queue; why the campaign ends matters more than those that stay.
+
+        Both are said.
+        """
+        try:
+            self.jobs.cancel()
+        except QueueError as error:
+            self.board.note(str(error))
 
     def _wait_for_server(self, error: Exception) -> None:
         """Say once that the database is away."""

@@ -61,11 +61,14 @@ def _cancel_jobs(session: Session) -> int:
     jobs = stored.in_queue(str(session.directory))
     if not jobs:
         return 0
-    from hullscreen.launch import queue_commands
+    from hullscreen.launch.cancelled_jobs import cancel_jobs
+    from hullscreen.launch.queue_commands import QUEUES, require_programs
     from hullscreen.launch.queue_files import adapter_of
 
     # Jobs lie in folders of their own beside the launch files that they were submitted with.
     kind = adapter_of(Path(jobs[-1].folder).parent).q_type.lower()
-    queue_commands.cancel(queue_commands.QUEUES[kind], [job.job_id for job in jobs])
-    stored.end(jobs)
+    queue = QUEUES[kind]
+    require_programs(queue)
+    # Workers that notice that the campaign is cancelled may end before their jobs are.
+    list(cancel_jobs(queue, stored, str(session.directory)))
     return len(jobs)

@@ -1,19 +1,26 @@
 """Keeping jobs in a queue that is away, or refuses: what is asked, submitted, said and given up."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from hullscreen.database.claims import Claims
 from hullscreen.database.queue_jobs import QueueJobs
-from hullscreen.launch import jobs_in_queue
+from hullscreen.launch import cancelled_jobs, jobs_in_queue, queue_launch
+from hullscreen.launch.campaign_news import CampaignNews
 from hullscreen.launch.campaign_session import open_session
+from hullscreen.launch.campaign_start import prepare
+from hullscreen.launch.cancelled_jobs import listed
 from hullscreen.launch.jobs_in_queue import MAX_FRUITLESS, MAX_FUTILE, JobsInQueue
 from hullscreen.launch.progress import LineBoard
 from hullscreen.launch.queue_commands import QUEUES, QueueError
 from hullscreen.launch.queue_files import roles_of, write_queue_files
+from hullscreen.launch.queue_launch import _SilenceNote, _Watch
 from hullscreen.potentials.errors import CampaignError
+from hullscreen.workflows.flows import submit_campaign
+from hullscreen.workflows.tending import Tender
 
 SETTINGS = """
 [campaign]
@@ -91,7 +98,7 @@ def test_as_many_jobs_as_there_is_work_for_and_no_more_than_allowed(jobs, queue)
     assert of_kind(jobs, "dft") == ["104", "105"]
     jobs.keep(jobs.roles, {})
     assert len(jobs.alive) == 4
-    assert jobs.listed() == "jobs 101, 102, 104, 105"
+    assert listed(jobs.alive) == "jobs 101, 102, 104, 105"
 
 
 def test_what_jobs_hold_is_work_for_them_and_what_others_hold_is_not(jobs, queue):
@@ -242,3 +249,107 @@ def test_jobs_of_a_supervisor_that_was_killed_are_adopted_once(jobs, queue):
     assert len(stored.in_queue(str(jobs.session.directory))) == 1
     jobs.keep(jobs.roles, {"dft": {"READY": 1}})
     assert len(jobs.alive) == 1
+
+
+# At the end of a campaign
+
+DELETES = 'echo "$@" >>{folder}/deleted; cp {folder}/left {folder}/known'
+
+
+@pytest.fixture
+def two_jobs(jobs, queue, tmp_path, monkeypatch):
+    """Function that says how the queue answers of its two jobs, and what it is asked to delete."""
+    monkeypatch.setattr(jobs_in_queue, "GRACE_S", 0.0)
+    monkeypatch.setattr(cancelled_jobs, "POLL_S", 0.0)
+    jobs.keep(jobs.roles, {"dft": {"READY": 2}})
+    jobs.lines.clear()
+
+    def answer(*, left="", **texts):
+        queue(known=["101", "102"], **{"qdel": DELETES, **texts})
+        (tmp_path / "bin" / "left").write_text(left)
+        return tmp_path / "bin" / "deleted"
+
+    return answer
+
+
+def in_queue(jobs):
+    stored = QueueJobs(jobs.session.connection, "cu-pd")
+    return [job.job_id for job in stored.in_queue(str(jobs.session.directory))]
+
+
+def test_jobs_that_wait_are_cancelled_at_once_and_those_that_run_may_end(
+    jobs, two_jobs, monkeypatch
+):
+    monkeypatch.setattr(jobs_in_queue, "GRACE_S", 10.0)
+    # The second ends by itself once the first is gone.
+    states = "for job in $(cat {folder}/known); do echo $job name ann 0 $state batch; state=R; done"
+    deleted = two_jobs(qstat=f"state=Q; {states}")
+    jobs.cancel()
+    assert deleted.read_text() == "101\n"
+    assert jobs.lines == ["cancelled what was left in the queue: job 101"]
+    assert in_queue(jobs) == []
+
+
+def test_jobs_that_do_not_end_by_themselves_are_cancelled(jobs, two_jobs):
+    deleted = two_jobs()
+    jobs.cancel()
+    assert deleted.read_text() == "101 102\n"
+    assert jobs.lines == ["cancelled what was left in the queue: jobs 101, 102"]
+    assert in_queue(jobs) == []
+
+
+def test_a_queue_that_is_away_at_the_end_is_asked_again(jobs, two_jobs):
+    # Nobody has asked it before, and what was submitted last could not be remembered.
+    jobs.alive = []
+    jobs.session.connection.database.queue_jobs.delete_one({"job_id": "102"})
+    away = f"test -e {{folder}}/back || {{ touch {{folder}}/back; {AWAY}; }}; "
+    deleted = two_jobs(qstat=away + KNOWS)
+    jobs.cancel()
+    assert deleted.read_text() == "101 102\n"
+    assert in_queue(jobs) == []
+
+
+def test_a_job_that_ended_meanwhile_keeps_no_other_in_the_queue(jobs, two_jobs):
+    # Torque stops at the first that it does not know.
+    refuses = "case $1 in 101) echo qdel: Unknown Job Id 101 >&2; echo 102 >{folder}/known; exit 1;"
+    deleted = two_jobs(qdel=f"{refuses} esac; {DELETES}")
+    jobs.cancel()
+    assert deleted.read_text() == "102\n"
+    assert jobs.lines == ["cancelled what was left in the queue: job 102"]
+
+
+def test_jobs_that_stay_in_spite_of_all_are_an_error(jobs, two_jobs, monkeypatch):
+    monkeypatch.setattr(cancelled_jobs, "PATIENCE_S", 0.0)
+    two_jobs(qdel="echo qdel: Unauthorized Request 101.head >&2; exit 159")
+    with pytest.raises(QueueError) as caught:
+        jobs.cancel()
+    assert str(caught.value) == (
+        "jobs 101, 102 of this campaign stay in the queue, for PBS could not be made to cancel: "
+        "Unauthorized Request 101.head; `qdel 101 102` does it once PBS answers, as does this "
+        "command, called again"
+    )
+    assert in_queue(jobs) == ["101", "102"]
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "sentence"),
+    [(False, "1 steps were defused"), (True, "was cancelled")],
+)
+def test_a_campaign_that_ends_without_a_hull_leaves_no_job(
+    jobs, two_jobs, monkeypatch, cancelled, sentence
+):
+    monkeypatch.setattr(queue_launch, "PATIENCE_S", -1.0)
+    session, board = jobs.session, jobs.board
+    campaign, launchpad = prepare(session)
+    submit_campaign(launchpad, campaign)
+    for fw_id in launchpad.get_fw_ids():
+        launchpad.defuse_fw(fw_id)
+    session.connection.database.campaigns.update_one({}, {"$set": {"cancelled": cancelled}})
+    watch = _Watch(
+        session, campaign, launchpad, board, jobs, Tender(launchpad, campaign), _SilenceNote(board),
+        CampaignNews(session.connection, session.directory, board),
+    )  # fmt: skip
+    deleted = two_jobs()
+    with closing(launchpad.connection), pytest.raises(CampaignError, match=sentence):
+        watch._look()
+    assert deleted.read_text() == "101 102\n"
