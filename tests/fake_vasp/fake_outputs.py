@@ -2,8 +2,8 @@
 
 import sys
 import time
+from html import escape
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 import numpy as np
 from fake_inputs import VALENCE
@@ -135,7 +135,7 @@ class Outputs:
         kinds = {bool: ' type="logical"', int: ' type="int"', str: ' type="string"', float: ""}
         for name, value in tags.items():
             shown = {True: " T ", False: " F "}[value] if isinstance(value, bool) else f" {value} "
-            yield f'  <i{kinds[type(value)]} name="{name}">{escape(shown)}</i>'
+            yield f'  <i{kinds[type(value)]} name="{name}">{escape(shown, quote=False)}</i>'
 
     @staticmethod
     def _structure(cell, fractions, name=""):

@@ -19,12 +19,13 @@ SETTINGS = """
 name = "vasp"
 elements = ["Cu", "Pd"]
 [prototypes]
-max_atoms = 3
+max_atoms = 2
 lattices = ["fcc", "bcc"]
 aflow = false
 [potential]
 level_first = 4
-level_second = 6
+level_second = 4
+radial_basis_size = 4
 cutoff_angstrom = 4.5
 [learning]
 first_wave = 20
@@ -42,14 +43,14 @@ frozen_after_s = 8.0
 [launch]
 workers = 2
 """
-# Failures of single points, one in every third run from the first on.
-KINDS = (
+# Failures of single points that are mended in the run, one in every second run from the first on,
+# and then those that go away when it is run once more.
+MENDED = (
     "edddav", "brmix", "pricel", "inv_rot_mat", "posmap", "too_few_bands", "unconverged",
-    "positive_energy", "eddrmm", "segfault", "killed", "truncated", "frozen",
+    "positive_energy", "eddrmm", "frozen",
 )  # fmt: skip
-# These do not go away by another INCAR.
 ONCE = ("segfault", "killed", "truncated")
-# Failures of relaxations: each of the first two to relax has one.
+# Failures of relaxations: of the compound's, and of all that take more than a step.
 RELAXING = ("zbrent", "potim")
 TELLING = {
     "edddav": "edddav: ", "brmix": "brmix: ", "pricel": "pricel: ", "inv_rot_mat": "inv_rot_mat: ",
@@ -151,14 +152,17 @@ def test_a_campaign_survives_vasp_and_ends_with_emts_hull(tmp_path):
         SETTINGS.format(python=sys.executable, fake_vasp=FAKE_VASP)
     )
     rules = [
+        {"kind": kind, "relax": False, "numbers": [2 * place + 1]}
+        for place, kind in enumerate(MENDED)
+    ]
+    rules += [
         # Numbers that are three apart: what is run once more must not fail in the next way.
-        {"kind": kind, "relax": False, "numbers": [3 * place + 1]}
-        | ({"times": 1} if kind in ONCE else {})
-        for place, kind in enumerate(KINDS)
+        {"kind": kind, "relax": False, "numbers": [2 * len(MENDED) + 3 * place + 1], "times": 1}
+        for place, kind in enumerate(ONCE)
     ]
     rules += [
         {"kind": RELAXING[0], "relax": True, "formula": "CuPd"},
-        {"kind": RELAXING[1], "relax": True, "formula": "Cu"},
+        {"kind": RELAXING[1], "relax": True},
     ]
     plan.write_text(json.dumps(rules))
     began = time.monotonic()
@@ -189,7 +193,7 @@ def test_a_campaign_survives_vasp_and_ends_with_emts_hull(tmp_path):
         )
         expected = emt_hull(session.store)
     print(f"{len(documents)} calculations; failures: {dict(happened)}")
-    assert set(happened) == {*KINDS, *RELAXING}
+    assert set(happened) == {*MENDED, *ONCE, *RELAXING}
     failed = [document["reason"] for document in documents if document["state"] != "done"]
     assert not failed
     corrections = [c for document in documents for c in document["corrections"]]
