@@ -67,8 +67,7 @@ def _refused(queue: Queue, left: Sequence[QueueJob], error: QueueError) -> Queue
     verb = "stays" if len(left) == 1 else "stay"
     return QueueError(
         f"{listed(left)} of this campaign {verb} in the queue, for {queue.title} could not be made "
-        f"to cancel: {error}; `{command}` does it once {queue.title} answers, as does this "
-        "command, called again",
+        f"to cancel: {error}; `{command}` does it once {queue.title} answers",
         passing=error.passing,
     )
 

@@ -167,9 +167,13 @@ class JobsInQueue:
         """
         # What was submitted while the database was going away is not remembered yet.
         self.adopt()
-        for cancelled in cancel_jobs(self.queue, self._stored, self._directory, grace_s=GRACE_S):
-            self.board.note(f"cancelled what was left in the queue: {listed(cancelled)}")
-        self.alive = []
+        try:
+            cancelling = cancel_jobs(self.queue, self._stored, self._directory, grace_s=GRACE_S)
+            for cancelled in cancelling:
+                self.board.note(f"cancelled what was left in the queue: {listed(cancelled)}")
+        finally:
+            # Those that stay, the error names.
+            self.alive = []
 
     def staying(self) -> str:
         """That the jobs stay, in a sentence."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from hullscreen.database.campaign_store import CampaignStore
 from hullscreen.database.documents import DFT_RELAXED
+from hullscreen.database.failures import DAMAGED
 from hullscreen.database.structure_queries import HULL_FIELDS, KNOWN_FIELDS
 from hullscreen.potentials.errors import CampaignError, CompositionError
 from hullscreen.workflows.hull_entries import Entry
@@ -57,10 +58,16 @@ def publish_hull(store: CampaignStore, *, if_older_s: int | None = None) -> int:
 def publish_hulls_of(store: CampaignStore, keys: Sequence[str]) -> None:
     """Write the hulls of all campaigns of the database again whose relaxations have these results.
 
-    To be called when results that campaigns share count no longer, or count again.
+    To be called when results that campaigns share count no longer, or count again. Another campaign
+    whose documents are damaged is left as it is.
     """
     for name in store.campaigns_with_final(keys):
-        publish_hull(CampaignStore(store.connection, name, store.require_claim))
+        try:
+            publish_hull(CampaignStore(store.connection, name, store.require_claim))
+        except DAMAGED:
+            # Commands that read the other campaign say so; this one can go on.
+            if name == store.name:
+                raise
 
 
 def _is_published(known: Mapping[str, Any]) -> bool:

@@ -15,12 +15,16 @@ from hullscreen.potentials.data_files import complete_or_absent
 
 # Of the names that tempfile makes up.
 RANDOM = r"[a-z0-9_]{8}"
+# Begins the name of a folder on its way, so that no folder of the user's is taken for one.
+MARK = ".unfinished-"
 
 
 @contextmanager
 def unfinished_file(output: Path) -> Iterator[Path]:
     """As `complete_or_absent`, but what killed exports to ``output`` left is removed."""
-    with _unfinished(output.resolve(), lambda: complete_or_absent(output)) as path:
+    place = output.resolve()
+    names = re.compile(rf"\.{RANDOM}\.{re.escape(place.name)}")
+    with _unfinished(place.parent, names, Path.unlink, lambda: complete_or_absent(output)) as path:
         yield path
 
 
@@ -28,41 +32,43 @@ def unfinished_file(output: Path) -> Iterator[Path]:
 def unfinished_folder(output: Path) -> Iterator[Path]:
     """A folder beside ``output`` to be filled and renamed; what is left of it goes at the end."""
     place = output.absolute()
-    with _unfinished(place, lambda: _folder_beside(place)) as path:
+    names = re.compile(rf"{re.escape(MARK)}{RANDOM}\.{re.escape(place.name)}")
+    with _unfinished(place.parent, names, shutil.rmtree, lambda: _folder_beside(place)) as path:
         yield path
 
 
 @contextmanager
 def _folder_beside(place: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
-        prefix=f".{place.name}.", dir=place.parent, ignore_cleanup_errors=True
+        prefix=MARK, suffix=f".{place.name}", dir=place.parent, ignore_cleanup_errors=True
     ) as path:
         yield Path(path)
 
 
 @contextmanager
-def _unfinished(place: Path, begin: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
+def _unfinished(
+    parent: Path,
+    names: re.Pattern[str],
+    remove: Callable[[Path], None],
+    begin: Callable[[], AbstractContextManager[Path]],
+) -> Iterator[Path]:
     with ExitStack() as held, ExitStack() as made:
         # Nobody else looks between the beginning of a file and its lock.
-        with _locked(place.parent) as alone:
+        with _locked(parent) as alone:
             if alone:
-                _remove_left(place)
+                _remove_left(parent, names, remove)
             path = made.enter_context(begin())
             held.enter_context(_locked(path))
         yield path
 
 
-def _remove_left(place: Path) -> None:
-    name = re.escape(place.name)
-    made_here = re.compile(rf"\.({RANDOM}\.{name}|{name}\.{RANDOM})")
-    for path in place.parent.iterdir():
-        if made_here.fullmatch(path.name):
+def _remove_left(parent: Path, names: re.Pattern[str], remove: Callable[[Path], None]) -> None:
+    for path in parent.iterdir():
+        if names.fullmatch(path.name):
             # Others' files stay, and what cannot be looked at.
             with _locked(path, wait=False) as abandoned, suppress(OSError):
-                if abandoned and path.is_dir():
-                    shutil.rmtree(path)
-                elif abandoned:
-                    path.unlink()
+                if abandoned:
+                    remove(path)
 
 
 @contextmanager

@@ -325,10 +325,11 @@ def test_jobs_that_stay_in_spite_of_all_are_an_error(jobs, two_jobs, monkeypatch
         jobs.cancel()
     assert str(caught.value) == (
         "jobs 101, 102 of this campaign stay in the queue, for PBS could not be made to cancel: "
-        "Unauthorized Request 101.head; `qdel 101 102` does it once PBS answers, as does this "
-        "command, called again"
+        "Unauthorized Request 101.head; `qdel 101 102` does it once PBS answers"
     )
     assert in_queue(jobs) == ["101", "102"]
+    # Said already, so not once more as the jobs that go on.
+    assert jobs.alive == []
 
 
 @pytest.mark.parametrize(

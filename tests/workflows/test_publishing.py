@@ -244,3 +244,12 @@ def test_campaigns_with_other_results_are_left_alone(copied_campaign, another):
     before = another.campaign()
     publish_hulls_of(copied_campaign, [key])
     assert another.campaign() == before
+
+
+def test_damage_of_another_campaign_hinders_none(copied_campaign, another, mongo):
+    mongo.database["structures"].update_many({"campaign": "another"}, {"$unset": {"counts": ""}})
+    judge_wrong(copied_campaign, compound(copied_campaign).result.key)
+    assert said_of(copied_campaign) == found_of(copied_campaign)
+    mongo.database["structures"].update_many({}, {"$unset": {"counts": ""}})
+    with pytest.raises(KeyError):
+        publish_hulls_of(copied_campaign, copied_campaign.final_keys())

@@ -62,6 +62,11 @@ def test_what_a_killed_export_left_goes_with_the_next_one(tmp_path, kind):
     others = [tmp_path / name for name in (".out.zip", ".other123.in.zip", ".out.zip.notes")]
     for one in others:
         one.write_text("mine")
+    # Named as tempfile might have named them.
+    own = [tmp_path / ".out.zip.settings", tmp_path / ".settings.out.zip"]
+    for one in own:
+        one.mkdir()
+        (one / "kept").write_text("mine")
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, kind, output],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -74,7 +79,8 @@ def test_what_a_killed_export_left_goes_with_the_next_one(tmp_path, kind):
     assert left.exists()
     with begin(output):
         assert not left.exists()
-    assert set(others) <= set(tmp_path.iterdir())
+    assert {*others, *own} <= set(tmp_path.iterdir())
+    assert all((one / "kept").exists() for one in own)
 
 
 @pytest.mark.parametrize("name", FORMATS)
