@@ -82,9 +82,10 @@ def stuck(launchpad: LaunchPad, campaign: Campaign) -> CampaignError:
     taken_out = recovery.taken_out(launchpad, campaign)
     if taken_out:
         numbers = " ".join(map(str, taken_out[:TAKEN_OUT_SHOWN]))
+        n_taken_out = "1 step was" if len(taken_out) == 1 else f"{len(taken_out)} steps were"
         return CampaignError(
-            f"{len(taken_out)} steps were defused or paused by hand; in {campaign.directory.parent}"
-            f" `lpad reignite_fws -i {numbers}` or `lpad resume_fws -i {numbers}` lets them go on"
+            f"{n_taken_out} defused or paused by hand; in {campaign.directory.parent} "
+            f"`lpad reignite_fws -i {numbers}` or `lpad resume_fws -i {numbers}` lets them go on"
         )
     return CampaignError(
         "nothing of this campaign can run, and nothing failed; run again, and if that does not "

@@ -210,6 +210,10 @@ def check_writable(path: Path) -> None:
         raise
 
 
+# Begins the name of what is on its way, so that nothing of the user's is taken for it.
+UNFINISHED = ".unfinished-"
+
+
 @contextmanager
 def complete_or_absent(path: Path) -> Iterator[Path]:
     """Path of a temporary file of the same suffix that takes the place of ``path`` at the end.
@@ -224,7 +228,9 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
         raise OSError(errno.EINVAL, "not a regular file; name a file, or use a pipe", str(path))
     temporary = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".", suffix=f".{path.name}", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(
+            prefix=UNFINISHED, suffix=f".{path.name}", dir=path.parent
+        )
         os.close(descriptor)
         temporary = Path(name)
         yield temporary

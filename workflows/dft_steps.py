@@ -97,7 +97,6 @@ def relax_with_dft(
                 final = {"state": "failed", "key": key, "reason": str(error)}
                 failures.append(f"structure {index}: {error}")
             campaign.store.save_final(index, final)
-        if wanted:
             campaign.store.note_hull_change()
             publish_hull(campaign.store, if_older_s=PUBLISHED_EVERY_S)
     _raise_failures(failures, len(wanted))

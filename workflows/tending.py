@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from fireworks import LaunchPad
 
 from hullscreen.database.claims import Claim, Claims
 from hullscreen.database.connection import SERVER_AWAY
+from hullscreen.database.failures import DAMAGED
 from hullscreen.potentials.errors import DatabaseError
 from hullscreen.workflows import recovery
 from hullscreen.workflows.campaign import Campaign
@@ -74,8 +75,10 @@ class Tender:
             lost = [claim for claim in self._lost(ended_jobs) if self._revoke(claim)]
             recovery.resynchronise(self.launchpad, self.campaign)
             recovery.retry_failed(self.launchpad, self.campaign, all_steps=False)
-            publish_hull(self.campaign.store, if_older_s=PUBLISHED_EVERY_S)
             self._wake()
+            # Commands that read damaged documents say so; lost steps are looked for all the same.
+            with suppress(*DAMAGED):
+                publish_hull(self.campaign.store, if_older_s=PUBLISHED_EVERY_S)
         return len(lost)
 
     def _lost(self, ended_jobs: Collection[str]) -> list[Claim]:

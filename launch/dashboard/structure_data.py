@@ -100,7 +100,7 @@ def structure_named(store: CampaignStore, text: str, entries: Sequence[Mapping[s
 
     Returns
     -------
-    Its place in the pool; of a composition the lowest that DFT has relaxed, else the lowest.
+    Its place in the pool; of a composition the lowest that the hull shows, else the lowest.
 
     Raises
     ------
@@ -110,9 +110,9 @@ def structure_named(store: CampaignStore, text: str, entries: Sequence[Mapping[s
     if re.fullmatch("[0-9]{1,9}", text):
         return int(text)
     formula = reduced_formula(text, store.campaign()["elements"])
-    relaxed = [entry["index"] for entry in entries if entry["formula"] == formula]
-    if relaxed:
-        return int(relaxed[0])
+    shown = [entry["index"] for entry in entries if entry["formula"] == formula]
+    if shown:
+        return int(shown[0])
     rows = search(store, None, Wanted(formula=formula), limit=1).rows
     if not rows:
         raise InputError(

@@ -11,20 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from hullscreen.potentials.data_files import complete_or_absent
+from hullscreen.potentials.data_files import UNFINISHED, complete_or_absent
 
 # Of the names that tempfile makes up.
 RANDOM = r"[a-z0-9_]{8}"
-# Begins the name of a folder on its way, so that no folder of the user's is taken for one.
-MARK = ".unfinished-"
 
 
 @contextmanager
 def unfinished_file(output: Path) -> Iterator[Path]:
     """As `complete_or_absent`, but what killed exports to ``output`` left is removed."""
     place = output.resolve()
-    names = re.compile(rf"\.{RANDOM}\.{re.escape(place.name)}")
-    with _unfinished(place.parent, names, Path.unlink, lambda: complete_or_absent(output)) as path:
+    with _unfinished(place, Path.unlink, lambda: complete_or_absent(output)) as path:
         yield path
 
 
@@ -32,38 +29,35 @@ def unfinished_file(output: Path) -> Iterator[Path]:
 def unfinished_folder(output: Path) -> Iterator[Path]:
     """A folder beside ``output`` to be filled and renamed; what is left of it goes at the end."""
     place = output.absolute()
-    names = re.compile(rf"{re.escape(MARK)}{RANDOM}\.{re.escape(place.name)}")
-    with _unfinished(place.parent, names, shutil.rmtree, lambda: _folder_beside(place)) as path:
+    with _unfinished(place, shutil.rmtree, lambda: _folder_beside(place)) as path:
         yield path
 
 
 @contextmanager
 def _folder_beside(place: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
-        prefix=MARK, suffix=f".{place.name}", dir=place.parent, ignore_cleanup_errors=True
+        prefix=UNFINISHED, suffix=f".{place.name}", dir=place.parent, ignore_cleanup_errors=True
     ) as path:
         yield Path(path)
 
 
 @contextmanager
 def _unfinished(
-    parent: Path,
-    names: re.Pattern[str],
-    remove: Callable[[Path], None],
-    begin: Callable[[], AbstractContextManager[Path]],
+    place: Path, remove: Callable[[Path], None], begin: Callable[[], AbstractContextManager[Path]]
 ) -> Iterator[Path]:
     with ExitStack() as held, ExitStack() as made:
         # Nobody else looks between the beginning of a file and its lock.
-        with _locked(parent) as alone:
+        with _locked(place.parent) as alone:
             if alone:
-                _remove_left(parent, names, remove)
+                _remove_left(place, remove)
             path = made.enter_context(begin())
             held.enter_context(_locked(path))
         yield path
 
 
-def _remove_left(parent: Path, names: re.Pattern[str], remove: Callable[[Path], None]) -> None:
-    for path in parent.iterdir():
+def _remove_left(place: Path, remove: Callable[[Path], None]) -> None:
+    names = re.compile(rf"{re.escape(UNFINISHED)}{RANDOM}\.{re.escape(place.name)}")
+    for path in place.parent.iterdir():
         if names.fullmatch(path.name):
             # Others' files stay, and what cannot be looked at.
             with _locked(path, wait=False) as abandoned, suppress(OSError):

@@ -334,7 +334,7 @@ def test_jobs_that_stay_in_spite_of_all_are_an_error(jobs, two_jobs, monkeypatch
 
 @pytest.mark.parametrize(
     ("cancelled", "sentence"),
-    [(False, "1 steps were defused"), (True, "was cancelled")],
+    [(False, "1 step was defused"), (True, "was cancelled")],
 )
 def test_a_campaign_that_ends_without_a_hull_leaves_no_job(
     jobs, two_jobs, monkeypatch, cancelled, sentence

@@ -15,6 +15,7 @@ from hullscreen.workflows.hull import convex_hull
 from hullscreen.workflows.publishing import publish_hull, publish_hulls_of
 from hullscreen.workflows.results import final_hull
 from hullscreen.workflows.rounds import fractions
+from hullscreen.workflows.tending import Tender
 
 # Sums of the same numbers in another order, eV/atom.
 ROUNDING = 1e-9
@@ -253,3 +254,11 @@ def test_damage_of_another_campaign_hinders_none(copied_campaign, another, mongo
     mongo.database["structures"].update_many({}, {"$unset": {"counts": ""}})
     with pytest.raises(KeyError):
         publish_hulls_of(copied_campaign, copied_campaign.final_keys())
+
+
+def test_who_looks_after_a_damaged_campaign_goes_on(copied_campaign, launchpad, mongo):
+    mongo.database["structures"].update_many({}, {"$unset": {"counts": ""}})
+    mongo.database["campaigns"].update_one({}, {"$unset": {BEGAN_AT: ""}})
+    copied_campaign.note_hull_change()
+    Tender(launchpad, open_campaign(copied_campaign)).look()
+    assert BEGAN_AT in copied_campaign.campaign(), "nobody has tried"

@@ -37,7 +37,7 @@
 
       // A crystal takes the browser as long as all other pictures together: they come first.
       afterHull: async function (seen) {
-        while (!document.querySelector("#hull .main-svg")) {
+        for (let waits = 0; waits < 200 && !document.querySelector("#hull .main-svg"); waits++) {
           await new Promise((resolve) => setTimeout(resolve, 50));
         }
         return seen;
