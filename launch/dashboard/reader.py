@@ -38,7 +38,7 @@ from hullscreen.workflows.campaign_status import campaign_status
 # Between two looks at the numbers that always move.
 QUICK_REST_S = 2.0
 # A look at everything takes seconds at 400,000 structures; the thread rests so many times as long.
-REST_AFTER_LOOKING = 25.0
+REST_AFTER_LOOKING = 50.0
 # A database that has not answered for so long is away.
 AWAY_AFTER_S = 10.0
 LONGEST_TROUBLE = 300

@@ -44,7 +44,7 @@ validation_structures = 2
 calculator = "watched_emt:WatchedEMT"
 structures_per_job = 3
 """
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 LAPTOP, PHONE = {"width": 1366, "height": 768}, {"width": 390, "height": 844}
 GRAPHS = ("funnel", "hull", "learning", "grades", "cpu")
 TABLES = ("jobs", "stable-table", "failures")
