@@ -12,25 +12,12 @@ import pytest
 
 from hullscreen.launch.campaign_news import CampaignNews
 from hullscreen.launch.campaign_session import open_session
-from hullscreen.launch.command_line import main
 from hullscreen.launch.commands import status as status_command
 from hullscreen.launch.progress import LineBoard
 from hullscreen.launch.status_display import about
 from hullscreen.potentials.errors import DatabaseError
 
 PATIENCE_S = 120.0
-
-
-@pytest.fixture
-def call(capsys):
-    """Function that runs a command: exit code, standard output, standard error."""
-
-    def run(*words):
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -7,20 +7,7 @@ import matplotlib.image
 import pytest
 
 from hullscreen.database.addresses import URI_VARIABLE
-from hullscreen.launch.command_line import main
 from hullscreen.launch.result_tables import duration
-
-
-@pytest.fixture
-def call(capsys):
-    """Function that runs a command: exit code, standard output, standard error."""
-
-    def run(*words):
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture
